@@ -1,0 +1,354 @@
+"""The room's public functions: check shapes, batch, solve, and read the plan."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sknsgf.sinkhorn._kernel import half_squared_norm, squared_cost
+from sknsgf.sinkhorn._self import solve_self_batch
+from sknsgf.sinkhorn._solver import SinkhornPotentials, solve_batch
+
+_TOL = 2e-3
+_MAX_ITER = 200
+_PER_PROBLEM = ("f", "g", "marginal_error", "converged")
+
+
+class Transport(NamedTuple):
+    """Where entropic transport sends each particle, and the potentials that say so.
+
+    Attributes
+    ----------
+    projection : Tensor of shape (n, d) or (B, n, d)
+        Barycentric projection of the first cloud onto the second.
+    potentials : SinkhornPotentials
+        The solved problem and its status.
+    """
+
+    projection: Tensor
+    potentials: SinkhornPotentials
+
+
+class SinkhornDivergence(NamedTuple):
+    """A Sinkhorn divergence and how far its three problems are from solved.
+
+    Attributes
+    ----------
+    value : Tensor of shape () or (B,)
+        The divergence, in squared units of the clouds.
+    marginal_error : Tensor of shape () or (B,)
+        The largest marginal error of the three transport problems.
+    converged : bool Tensor of shape () or (B,)
+        Whether all three reached the tolerance.
+    """
+
+    value: Tensor
+    marginal_error: Tensor
+    converged: Tensor
+
+
+def transport(
+    x: Tensor,
+    y: Tensor,
+    *,
+    epsilon: float,
+    tol: float = _TOL,
+    max_iter: int = _MAX_ITER,
+    g: Tensor | None = None,
+) -> Transport:
+    r"""Solve entropic optimal transport between uniform clouds and project along it.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d) or (B, n, d)
+        Particles.
+    y : Tensor of shape (m, d) or (B, m, d)
+        Targets.
+    epsilon : float
+        Temperature, in the units of the cost :math:`\tfrac12\|x - y\|^2`.
+    tol : float, default=2e-3
+        Largest accepted marginal error: the mass, of a total of 1, that misses its target.
+    max_iter : int, default=200
+        Iterations at the last temperature after which an unsolved problem is returned as it
+        is.
+    g : Tensor of shape (m,) or (B, m), optional
+        Guess of the potential on `y` (warm start). Without it the temperature is lowered
+        from the spread of the data to `epsilon`.
+
+    Returns
+    -------
+    Transport
+        The barycentric projection and the potentials, with `marginal_error` and `converged`
+        per problem. An unsolved problem is never an exception.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit, or `epsilon` is not positive and finite.
+
+    Notes
+    -----
+    Memory is a small multiple of B n m numbers.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069.
+    .. [2] Feydy et al., "Interpolating between Optimal Transport and MMD using Sinkhorn
+       Divergences", AISTATS 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[0.0], [1.0]])
+    >>> transport(x, x + 5, epsilon=0.01).projection
+    tensor([[5.],
+            [6.]])
+    """
+    _check_clouds(x, y)
+    _check_epsilon(epsilon)
+    guess = None if g is None else _batched(g, 1)
+    potentials, kernel = solve_batch(_batched(x, 2), _batched(y, 2), epsilon, tol, max_iter, guess)
+    image = kernel.plan @ _batched(y, 2)
+    return _like(x, Transport(image, potentials))
+
+
+def self_transport(
+    x: Tensor,
+    *,
+    epsilon: float,
+    tol: float = _TOL,
+    max_iter: int = _MAX_ITER,
+    g: Tensor | None = None,
+) -> Transport:
+    """Solve the transport of a uniform cloud onto itself and project along it.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d) or (B, n, d)
+        Particles.
+    epsilon, tol, max_iter
+        As in :func:`transport`.
+    g : Tensor of shape (n,) or (B, n), optional
+        Guess of the potential.
+
+    Returns
+    -------
+    Transport
+        The projection (each particle's mean over its neighbours) and the potentials, for
+        which `f` and `g` agree within the tolerance.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`transport`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[0.0], [1.0]])
+    >>> self_transport(x, epsilon=0.01).projection.round()  # far apart: nothing shared
+    tensor([[0.],
+            [1.]])
+    """
+    _check_clouds(x, x)
+    _check_epsilon(epsilon)
+    guess = None if g is None else _batched(g, 1)
+    potentials, plan = solve_self_batch(_batched(x, 2), epsilon, tol, max_iter, guess)
+    return _like(x, Transport(plan @ _batched(x, 2), potentials))
+
+
+def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
+    r"""Joint distribution of particles and targets that the potentials describe.
+
+    .. math:: \pi_{ij} = \tfrac{1}{nm} \exp\bigl((f_i + g_j - \tfrac12\|x_i-y_j\|^2)
+              / \epsilon\bigr)
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d) or (B, n, d)
+        Particles the potentials were solved for.
+    y : Tensor of shape (m, d) or (B, m, d)
+        Targets the potentials were solved for.
+    potentials : SinkhornPotentials
+        From :func:`transport` or :func:`self_transport`.
+
+    Returns
+    -------
+    Tensor of shape (n, m) or (B, n, m)
+        Masses that sum to 1; rows sum to 1/n, columns to 1/m within `marginal_error`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[0.0], [1.0]])
+    >>> coupling(x, x, transport(x, x, epsilon=0.01).potentials).round(decimals=3)
+    tensor([[0.5000, 0.0000],
+            [0.0000, 0.5000]])
+    """
+    f, g, epsilon, *_ = potentials
+    excess = f.unsqueeze(-1) + g.unsqueeze(-2) - squared_cost(x, y)
+    return torch.exp(excess / epsilon) / (x.shape[-2] * y.shape[-2])
+
+
+def barycentric_projection(x: Tensor, y: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    r"""Send each particle to the mean of the targets it is coupled to.
+
+    .. math:: T(x) = \sum_j p_j(x)\, y_j, \quad
+              p_j(x) \propto \exp\bigl((g_j - \tfrac12\|x - y_j\|^2) / \epsilon\bigr)
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d) or (B, n, d)
+        Query particles; they need not be the ones `g` was solved for.
+    y : Tensor of shape (m, d) or (B, m, d)
+        Targets.
+    g : Tensor of shape (m,) or (B, m)
+        Potential on `y`, in cost units.
+    epsilon : float
+        Temperature, in cost units.
+
+    Returns
+    -------
+    Tensor of shape (n, d) or (B, n, d)
+        Projected particles, inside the convex hull of `y`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+
+    Notes
+    -----
+    Equals :math:`x - \nabla f(x)` for the potential :math:`f` that `g` implies, so no
+    automatic differentiation is needed.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069.
+
+    Examples
+    --------
+    >>> import torch
+    >>> y = torch.tensor([[-1.0], [1.0]])
+    >>> barycentric_projection(torch.zeros(1, 1), y, torch.zeros(2), epsilon=0.5)
+    tensor([[0.]])
+    """
+    _check_clouds(x, y)
+    centre = y.mean(-2, keepdim=True)
+    scores = (x - centre) @ (y - centre).mT
+    g_tilde = g - half_squared_norm(y - centre)
+    return torch.softmax((scores + g_tilde.unsqueeze(-2)) / epsilon, -1) @ y
+
+
+def sinkhorn_divergence(
+    x: Tensor, y: Tensor, *, blur: float, tol: float = _TOL, max_iter: int = _MAX_ITER
+) -> SinkhornDivergence:
+    r"""Debiased entropic transport cost between two uniform clouds.
+
+    .. math:: S_\epsilon(\mu, \nu) = OT_\epsilon(\mu, \nu)
+              - \tfrac12 OT_\epsilon(\mu, \mu) - \tfrac12 OT_\epsilon(\nu, \nu),
+              \quad \epsilon = \mathrm{blur}^2
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d) or (B, n, d)
+        First cloud.
+    y : Tensor of shape (m, d) or (B, m, d)
+        Second cloud.
+    blur : float
+        Resolution, in the units of the clouds.
+    tol : float, default=2e-3
+        Largest accepted marginal error. The error of the value is of second order in it.
+    max_iter : int, default=200
+        Iterations at the last temperature.
+
+    Returns
+    -------
+    SinkhornDivergence
+        Value, marginal error and whether it converged.
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit, or `blur` is not positive and finite.
+
+    Notes
+    -----
+    The divergence is nonnegative and zero only between equal distributions; the computed
+    value can fall below zero by its numerical error. As `blur` goes to 0 it tends to half
+    the squared Wasserstein distance :math:`\tfrac12 W_2^2`.
+
+    References
+    ----------
+    .. [1] Feydy et al., "Interpolating between Optimal Transport and MMD using Sinkhorn
+       Divergences", AISTATS 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[0.0], [1.0]])
+    >>> sinkhorn_divergence(x, x + 2, blur=0.1).value  # a shift by 2 costs 2**2 / 2
+    tensor(2.0000)
+    """
+    _check_epsilon(blur)
+    across, within_x, within_y = (
+        transport(x, y, epsilon=blur**2, tol=tol, max_iter=max_iter).potentials,
+        self_transport(x, epsilon=blur**2, tol=tol, max_iter=max_iter).potentials,
+        self_transport(y, epsilon=blur**2, tol=tol, max_iter=max_iter).potentials,
+    )
+    value = _dual_value(across) - (_dual_value(within_x) + _dual_value(within_y)) / 2
+    problems = (across, within_x, within_y)
+    error = torch.stack([p.marginal_error for p in problems]).amax(0)
+    return SinkhornDivergence(value, error, error <= tol)
+
+
+def _dual_value(potentials: SinkhornPotentials) -> Tensor:
+    # f is the exact soft minimum of g, so the mass term of the dual vanishes and the error
+    # is of second order.
+    return potentials.f.mean(-1) + potentials.g.mean(-1)
+
+
+def _batched(tensor: Tensor, ndim: int) -> Tensor:
+    return tensor.unsqueeze(0) if tensor.ndim == ndim else tensor
+
+
+def _like(x: Tensor, result: Transport) -> Transport:
+    """Drop the batch dimension again if the caller's clouds had none."""
+    if x.ndim == 3:
+        return result
+    potentials = result.potentials
+    single = {name: getattr(potentials, name)[0] for name in _PER_PROBLEM}
+    return Transport(result.projection[0], potentials._replace(**single))
+
+
+def _check_clouds(x: Tensor, y: Tensor) -> None:
+    for name, cloud in (("x", x), ("y", y)):
+        if cloud.ndim not in (2, 3) or 0 in cloud.shape:
+            raise ValueError(
+                f"{name} must have shape (n, d) or (B, n, d) with no empty dimension, got "
+                f"{tuple(cloud.shape)}."
+            )
+        if cloud.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"{name} must be float32 or float64, got {cloud.dtype}: convert it first."
+            )
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"x has {x.shape[-1]} features but y has {y.shape[-1]}; both must live in the "
+            "same space."
+        )
+    if x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2]:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} but y has {tuple(y.shape)}; both must be single "
+            "clouds or batches of the same size."
+        )
+    if x.dtype != y.dtype:
+        raise ValueError(f"x is {x.dtype} but y is {y.dtype}: convert one of them.")
+
+
+def _check_epsilon(epsilon: float) -> None:
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f"the temperature must be positive and finite, got {epsilon}.")
