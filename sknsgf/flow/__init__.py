@@ -1,0 +1,25 @@
+"""The teachers: where particles go. No network in sight."""
+
+from sknsgf.flow._pool import Records, Trajectories, TrajectoryPool
+from sknsgf.flow._schedule import Schedule, constant_schedule, straight_schedule
+from sknsgf.flow._simulation import (
+    follow_sinkhorn_flow,
+    seeded_generator,
+    simulate_sinkhorn_flow,
+)
+from sknsgf.flow._velocity import SinkhornState, SinkhornVelocity, sinkhorn_velocity
+
+__all__ = [
+    "Records",
+    "Schedule",
+    "SinkhornState",
+    "SinkhornVelocity",
+    "Trajectories",
+    "TrajectoryPool",
+    "constant_schedule",
+    "follow_sinkhorn_flow",
+    "seeded_generator",
+    "simulate_sinkhorn_flow",
+    "sinkhorn_velocity",
+    "straight_schedule",
+]

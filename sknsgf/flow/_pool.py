@@ -1,0 +1,126 @@
+"""The trajectory pool: what the teacher hands to the student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Records(NamedTuple):
+    """A batch of training records.
+
+    Attributes
+    ----------
+    t : Tensor of shape (n,)
+        Times.
+    x : Tensor of shape (n, d)
+        Positions at those times.
+    u : Tensor of shape (n, d)
+        Velocities dx/dt, per unit of network time t.
+    """
+
+    t: Tensor
+    x: Tensor
+    u: Tensor
+
+
+class Trajectories(NamedTuple):
+    """A batch of simulations.
+
+    Attributes
+    ----------
+    positions : Tensor of shape (B, n_steps + 1, n, d)
+        Particles at each time.
+    marginal_error : Tensor of shape (B, n_steps)
+        Marginal error behind each step.
+    converged : bool Tensor of shape (B, n_steps)
+        Whether each step's transport problems were solved to tolerance.
+    """
+
+    positions: Tensor
+    marginal_error: Tensor
+    converged: Tensor
+
+
+class TrajectoryPool:
+    """Positions and times of many simulations; velocities follow from consecutive positions.
+
+    Parameters
+    ----------
+    positions : Tensor of shape (n_simulations, n_steps + 1, n_particles, d)
+        Where every particle was; may be memory-mapped.
+    times : Tensor of shape (n_simulations, n_steps + 1)
+        When, increasing from 0.
+    marginal_error : Tensor of shape (n_simulations, n_steps)
+        Marginal error of the transport problems behind each step.
+    converged : bool Tensor of shape (n_simulations, n_steps)
+        Whether each of them reached its tolerance.
+    """
+
+    def __init__(
+        self, positions: Tensor, times: Tensor, marginal_error: Tensor, converged: Tensor
+    ):
+        self.positions = positions
+        self.times = times
+        self.marginal_error = marginal_error
+        self.converged = converged
+
+    @classmethod
+    def allocate(
+        cls, shape: tuple[int, int, int, int], *, directory: str | Path | None = None
+    ) -> TrajectoryPool:
+        """Make room for a pool whose positions have `shape`, on disk if given a directory."""
+        n_simulations, n_times = shape[:2]
+        return cls(
+            positions=torch.empty(shape) if directory is None else _memory_map(shape, directory),
+            times=torch.empty(n_simulations, n_times),
+            marginal_error=torch.empty(n_simulations, n_times - 1),
+            converged=torch.empty(n_simulations, n_times - 1, dtype=torch.bool),
+        )
+
+    def store(self, simulations: slice, times: Tensor, moved: Trajectories) -> None:
+        """Write some simulations into their places."""
+        self.times[simulations] = times.to(self.times)
+        self.positions[simulations] = moved.positions.to(self.positions)
+        self.marginal_error[simulations] = moved.marginal_error.to(self.marginal_error)
+        self.converged[simulations] = moved.converged.to(self.converged)
+
+    def __len__(self) -> int:
+        """Count the records: one a simulation, step and particle."""
+        n_simulations, n_times, n_particles, _ = self.positions.shape
+        return n_simulations * (n_times - 1) * n_particles
+
+    def __getitem__(self, simulations: slice) -> TrajectoryPool:
+        """Return the pool of some of the simulations; nothing is copied."""
+        return TrajectoryPool(
+            self.positions[simulations],
+            self.times[simulations],
+            self.marginal_error[simulations],
+            self.converged[simulations],
+        )
+
+    def records(self, index: Tensor) -> Records:
+        """Look up records by number, 0 to ``len(pool) - 1``."""
+        _, n_times, n_particles, d = self.positions.shape
+        step, particle = index // n_particles, index % n_particles
+        simulation, k = step // (n_times - 1), step % (n_times - 1)
+        now = simulation * n_times + k
+        rows, times = self.positions.reshape(-1, d), self.times.reshape(-1)
+        x = rows[now * n_particles + particle]
+        x_next = rows[(now + 1) * n_particles + particle]
+        t, t_next = times[now], times[now + 1]
+        return Records(t, x, (x_next - x) / (t_next - t).unsqueeze(-1))
+
+    def draw(self, n_records: int, generator: torch.Generator) -> Records:
+        """Draw records uniformly, with replacement."""
+        return self.records(torch.randint(len(self), (n_records,), generator=generator))
+
+
+def _memory_map(shape: tuple[int, ...], directory: str | Path) -> Tensor:
+    path = Path(directory) / "positions.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return torch.from_numpy(np.lib.format.open_memmap(path, "w+", np.float32, shape))

@@ -1,0 +1,217 @@
+"""Simulated particles: the Sinkhorn gradient flow on many independent minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed, effective_n_jobs
+from torch import Tensor
+
+from sknsgf.flow._pool import Trajectories, TrajectoryPool
+from sknsgf.flow._schedule import Schedule
+from sknsgf.flow._velocity import sinkhorn_velocity
+
+DrawPoints = Callable[[int, torch.Generator], Tensor]
+MakeSchedule = Callable[[torch.Generator], Schedule]
+
+_BATCH_ENTRIES = {"cpu": 2**19, "cuda": 2**26}  # kernel entries that keep each device busy
+
+
+def follow_sinkhorn_flow(
+    x: Tensor,
+    y: Tensor,
+    step_sizes: Tensor,
+    *,
+    blur: float,
+    tol: float = 2e-3,
+    max_iter: int = 200,
+) -> Trajectories:
+    """Move particles along the Sinkhorn gradient flow by explicit Euler steps.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, n, d)
+        Particles at the start.
+    y : Tensor of shape (B, m, d)
+        Targets.
+    step_sizes : Tensor of shape (n_steps,) or (B, n_steps)
+        Flow time of each step.
+    blur, tol, max_iter
+        As in :func:`sinkhorn_velocity`.
+
+    Returns
+    -------
+    Trajectories
+        Positions from start to end, with the solver's status at every step.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
+       Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[[0.0], [1.0]]])
+    >>> follow_sinkhorn_flow(x, x + 4, torch.tensor([0.5]), blur=0.1).positions[0, -1]
+    tensor([[2.],
+            [3.]])
+    """
+    step_sizes = step_sizes.to(x).expand(len(x), -1)
+    positions, errors, converged = [x], [], []
+    state, step_size = None, None
+    for next_step in step_sizes.T:
+        flow = sinkhorn_velocity(
+            x, y, blur=blur, tol=tol, max_iter=max_iter, state=state, step_size=step_size
+        )
+        x = x + next_step.view(-1, 1, 1) * flow.velocity
+        state, step_size = flow.state, next_step
+        positions.append(x)
+        errors.append(flow.marginal_error)
+        converged.append(flow.converged)
+    return Trajectories(*(torch.stack(parts, 1) for parts in (positions, errors, converged)))
+
+
+def simulate_sinkhorn_flow(
+    draw_source: DrawPoints,
+    draw_target: DrawPoints,
+    make_schedule: MakeSchedule,
+    *,
+    n_particles: int,
+    n_targets: int,
+    n_simulations: int,
+    blur: float,
+    tol: float = 2e-3,
+    max_iter: int = 200,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    n_jobs: int | None = None,
+    directory: str | Path | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> TrajectoryPool:
+    """Simulate the Sinkhorn gradient flow on many independent minibatches.
+
+    Parameters
+    ----------
+    draw_source, draw_target : callable (n, generator) -> Tensor of shape (n, d)
+        Draw a minibatch, float32, on the CPU.
+    make_schedule : callable (generator) -> Schedule
+        Times and step sizes of one simulation.
+    n_particles, n_targets : int
+        Sizes of the two minibatches of a simulation.
+    n_simulations : int
+        Number of simulations.
+    blur, tol, max_iter
+        As in :func:`sinkhorn_velocity`.
+    seed : int, default=0
+        Simulation i draws from a generator seeded by (seed, i) alone.
+    device : torch.device, default="cpu"
+        Where to compute. The pool itself is kept in the memory of the host.
+    n_jobs : int, optional
+        Batches of simulations computed at a time, through joblib. The result is the same to
+        the bit whatever it is.
+    directory : path, optional
+        Where to keep the positions in a memory-mapped file instead of in memory.
+    progress : callable (int), optional
+        Told how many more simulations are done.
+
+    Returns
+    -------
+    TrajectoryPool
+        All positions and times.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
+       Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknsgf.flow import straight_schedule
+    >>> noise = lambda n, generator: torch.randn(n, 2, generator=generator)
+    >>> pool = simulate_sinkhorn_flow(
+    ...     noise, lambda n, g: noise(n, g) + 3, lambda g: straight_schedule(5, generator=g),
+    ...     n_particles=32, n_targets=32, n_simulations=4, blur=0.1)
+    >>> len(pool)  # 4 simulations of 5 steps of 32 particles
+    640
+    """
+    generator = seeded_generator(seed, 0)
+    n_steps, d = len(make_schedule(generator).step_sizes), draw_target(1, generator).shape[-1]
+    pool = TrajectoryPool.allocate(
+        (n_simulations, n_steps + 1, n_particles, d), directory=directory
+    )
+    simulate = delayed(
+        partial(
+            _simulate_batch,
+            draw_source=partial(draw_source, n_particles),
+            draw_target=partial(draw_target, n_targets),
+            make_schedule=make_schedule,
+            seed=seed,
+            device=torch.device(device),
+            solver={"blur": blur, "tol": tol, "max_iter": max_iter},
+        )
+    )
+    batches = _batches(n_simulations, n_particles * n_targets, torch.device(device))
+    with _one_thread(), Parallel(n_jobs=n_jobs, prefer="threads") as parallel:
+        for wave in _split(batches, effective_n_jobs(n_jobs)):
+            for batch, result in zip(wave, parallel(map(simulate, wave)), strict=True):
+                pool.store(slice(batch.start, batch.stop), *result)
+                if progress is not None:
+                    progress(len(batch))
+    return pool
+
+
+def _simulate_batch(
+    batch: range,
+    draw_source: Callable[[torch.Generator], Tensor],
+    draw_target: Callable[[torch.Generator], Tensor],
+    make_schedule: MakeSchedule,
+    seed: int,
+    device: torch.device,
+    solver: dict[str, Any],
+) -> tuple[Tensor, Trajectories]:
+    """Simulate the numbers in `batch`; each one's draws depend on the seed and its number."""
+    generators = [seeded_generator(seed, number) for number in batch]
+    schedules = [make_schedule(generator) for generator in generators]
+    x = torch.stack([draw_source(generator) for generator in generators]).to(device)
+    y = torch.stack([draw_target(generator) for generator in generators]).to(device)
+    step_sizes = torch.stack([schedule.step_sizes for schedule in schedules])
+    with _one_thread():
+        moved = follow_sinkhorn_flow(x, y, step_sizes, **solver)
+    return torch.stack([schedule.times for schedule in schedules]), moved
+
+
+def seeded_generator(seed: int, number: int) -> torch.Generator:
+    """Make the generator of one simulation: a function of the seed and its number alone."""
+    state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def _batches(n_simulations: int, n_entries: int, device: torch.device) -> list[range]:
+    # A function of the problem alone, never of n_jobs: results must not depend on it.
+    size = min(64, max(1, _BATCH_ENTRIES.get(device.type, 2**22) // n_entries))
+    starts = range(0, n_simulations, size)
+    return [range(start, min(start + size, n_simulations)) for start in starts]
+
+
+def _split(batches: list[range], length: int) -> Iterator[list[range]]:
+    for start in range(0, len(batches), length):
+        yield batches[start : start + length]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, so that sums are in the same order however many jobs run."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
