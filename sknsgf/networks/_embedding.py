@@ -1,0 +1,45 @@
+"""How a network is told the time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class TimeEmbedding(nn.Module):
+    r"""Features of time: 2t − 1, then cosines and sines of :math:`\pi k t`.
+
+    Frequencies :math:`\pi k`, not :math:`2 \pi k`: under the latter t = 0 and t = 1 look the
+    same.
+
+    Parameters
+    ----------
+    n_frequencies : int, default=0
+        How many cosines and sines follow the linear feature.
+
+    Examples
+    --------
+    >>> import torch
+    >>> TimeEmbedding(1)(torch.tensor([0.0, 1.0])).round()
+    tensor([[-1.,  1.,  0.],
+            [ 1., -1., -0.]])
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, n_frequencies: int = 0):
+        super().__init__()
+        frequencies = math.pi * torch.arange(1, n_frequencies + 1)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return 1 + 2 * len(self.frequencies)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed times of shape (n,) as rows of shape (n, n_features)."""
+        angles = t.unsqueeze(-1) * self.frequencies.to(t)
+        return torch.cat([2 * t.unsqueeze(-1) - 1, angles.cos(), angles.sin()], -1)
