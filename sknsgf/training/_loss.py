@@ -1,0 +1,46 @@
+"""What the student is asked to match."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def velocity_matching_loss(
+    network: nn.Module, t: Tensor, x: Tensor, u: Tensor, weight: Tensor | None = None
+) -> Tensor:
+    r"""Weighted mean squared error of a velocity field on pool records.
+
+    .. math:: \frac{1}{nd} \sum_i w_i\, \|u_\theta(t_i, x_i) - u_i\|^2
+
+    Parameters
+    ----------
+    network : Module
+        Called as ``network(t, x)``.
+    t : Tensor of shape (n,)
+        Times.
+    x : Tensor of shape (n, d)
+        Positions.
+    u : Tensor of shape (n, d)
+        Velocities to match.
+    weight : Tensor of shape (n,), optional
+        Weight of each record; 1 by default.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069, the
+       velocity field matching objective.
+
+    Examples
+    --------
+    >>> import torch
+    >>> still = lambda t, x: torch.zeros_like(x)
+    >>> velocity_matching_loss(still, torch.zeros(3), torch.zeros(3, 2), torch.ones(3, 2))
+    tensor(1.)
+    """
+    error = (network(t, x) - u).square().mean(-1)
+    return error.mean() if weight is None else (weight * error).mean()
