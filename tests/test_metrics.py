@@ -1,0 +1,155 @@
+from itertools import permutations
+
+import numpy as np
+import pytest
+import sklearn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
+
+from sknsgf import sinkhorn
+from sknsgf.metrics import energy_distance, sinkhorn_divergence, w2_distance
+
+METRICS = [w2_distance, energy_distance, lambda X, Y: sinkhorn_divergence(X, Y, blur=0.5)]
+seeds = st.integers(0, 2**32 - 1)
+
+
+def clouds(seed, n, m, d):
+    rng = np.random.RandomState(seed)
+    return rng.standard_normal((n, d)), 1 + 2 * rng.standard_normal((m, d))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, n=st.integers(1, 30), d=st.integers(1, 5))
+def test_w2_of_a_shifted_cloud_is_the_shift(seed, n, d):
+    X, Y = clouds(seed, n, 1, d)
+    assert w2_distance(X, X + Y) == pytest.approx(np.linalg.norm(Y), rel=1e-9)
+
+
+def test_w2_is_the_best_permutation():
+    X, Y = clouds(0, 5, 5, 3)
+    costs = [np.mean(np.sum((X - Y[list(p)]) ** 2, axis=1)) for p in permutations(range(5))]
+    assert w2_distance(X, Y) == pytest.approx(np.sqrt(min(costs)), rel=1e-12)
+
+
+def test_w2_in_one_dimension_matches_sorted_rows():
+    X, Y = clouds(1, 200, 200, 1)
+    expected = np.sqrt(np.mean((np.sort(X[:, 0]) - np.sort(Y[:, 0])) ** 2))
+    assert w2_distance(X, Y) == pytest.approx(expected, rel=1e-12)
+
+
+def test_w2_ignores_how_often_each_cloud_repeats():
+    X, Y = clouds(2, 6, 4, 2)
+    repeated = w2_distance(np.repeat(X, 3, axis=0), np.tile(Y, (2, 1)))
+    assert w2_distance(X, Y) == pytest.approx(repeated, rel=1e-9)
+
+
+def test_w2_of_a_cloud_to_itself_is_zero_far_from_the_origin():
+    X, _ = clouds(3, 50, 1, 4)
+    assert w2_distance(X + 1e6, X[::-1] + 1e6) == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, n=st.integers(2, 12), m=st.integers(2, 12), d=st.integers(1, 4))
+def test_energy_distance_is_its_definition(seed, n, m, d):
+    X, Y = clouds(seed, n, m, d)
+    between = np.mean([np.linalg.norm(x - y) for x in X for y in Y])
+    within = [
+        np.mean([np.linalg.norm(a - b) for i, a in enumerate(Z) for b in np.delete(Z, i, axis=0)])
+        for Z in (X, Y)
+    ]
+    assert energy_distance(X, Y) == pytest.approx(2 * between - sum(within), abs=1e-7)
+
+
+def test_energy_distance_averages_to_zero_on_one_distribution():
+    rng = np.random.RandomState(0)
+    draws = [
+        energy_distance(rng.standard_normal((8, 2)), rng.standard_normal((11, 2)))
+        for _ in range(400)
+    ]
+    # Counting each row's zero distance to itself would add E|X - X'| (1 / 8 + 1 / 11) = 0.38.
+    assert np.std(draws) / np.sqrt(len(draws)) < 0.02
+    assert abs(np.mean(draws)) < 4 * np.std(draws) / np.sqrt(len(draws))
+
+
+def test_energy_distance_does_not_depend_on_the_order_of_rows():
+    X, Y = clouds(4, 40, 30, 3)
+    rng = np.random.RandomState(0)
+    shuffled = energy_distance(rng.permutation(X), rng.permutation(Y))
+    assert energy_distance(X, Y) == pytest.approx(shuffled, rel=1e-12)
+
+
+def test_energy_distance_does_not_depend_on_the_origin():
+    X, Y = clouds(5, 40, 30, 3)
+    assert energy_distance(X + 1e6, Y + 1e6) == pytest.approx(energy_distance(X, Y), rel=1e-6)
+
+
+def test_energy_distance_in_blocks_is_the_same():
+    X, Y = clouds(6, 400, 300, 2)
+    whole = energy_distance(X, Y)
+    with sklearn.config_context(working_memory=0.01):  # MiB: four rows at a time
+        assert energy_distance(X, Y) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("blur", [0.1, 1.0, 10.0])
+def test_sinkhorn_divergence_of_a_shift_is_half_its_square(blur):
+    # The shift adds <x - y, a> to every cost, which the marginals fix, whatever the blur.
+    X, _ = clouds(7, 40, 1, 3)
+    shift = np.array([1.0, -2.0, 0.5])
+    value = sinkhorn_divergence(X, X + shift, blur=blur, tol=1e-6)
+    assert value == pytest.approx(shift @ shift / 2, rel=1e-4)
+
+
+def test_sinkhorn_divergence_at_large_blur_compares_means():
+    X, Y = clouds(8, 40, 30, 2)
+    shift = X.mean(axis=0) - Y.mean(axis=0)
+    assert sinkhorn_divergence(X, Y, blur=1e3) == pytest.approx(shift @ shift / 2, rel=1e-3)
+
+
+def test_sinkhorn_divergence_at_small_blur_is_half_w2_squared():
+    X, Y = clouds(9, 20, 20, 2)
+    value = sinkhorn_divergence(X, Y, blur=0.02, tol=1e-4)
+    assert value == pytest.approx(w2_distance(X, Y) ** 2 / 2, rel=1e-2)
+
+
+def test_sinkhorn_divergence_warns_when_not_converged(monkeypatch):
+    solve = sinkhorn.sinkhorn_divergence
+
+    def stop_early(x, y, **kwargs):
+        result = solve(x, y, **kwargs)
+        return result._replace(converged=~result.converged, marginal_error=result.value + 0.125)
+
+    monkeypatch.setattr(sinkhorn, "sinkhorn_divergence", stop_early)
+    with pytest.warns(
+        ConvergenceWarning, match=r"1\.2e-01 instead of 2\.0e-03.*Raise blur \(0\.5"
+    ):
+        assert sinkhorn_divergence([[0.0]], [[0.0]], blur=0.5) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_symmetric(metric):
+    X, Y = clouds(10, 12, 9, 2)
+    assert metric(X, Y) == pytest.approx(metric(Y, X), rel=1e-3)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_takes_lists_and_returns_a_float(metric):
+    X, Y = clouds(11, 4, 3, 2)
+    value = metric(X.tolist(), Y.tolist())
+    assert type(value) is float and value == metric(X, Y)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bad_input(metric):
+    X, Y = clouds(12, 6, 5, 3)
+    with pytest.raises(ValueError, match="X has 3 features but Y has 2; both must live in the"):
+        metric(X, Y[:, :2])
+    with pytest.raises(ValueError, match="Y contains NaN"):
+        metric(X, np.where(Y == Y.max(), np.nan, Y))
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D"):
+        metric(X[:, 0], Y)
+
+
+def test_energy_distance_needs_pairs():
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        energy_distance([[0.0]], [[0.0], [1.0]])

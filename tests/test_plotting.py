@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+from sknsgf.plotting import plot_particles, plot_trajectories, plot_velocity_field  # noqa: E402
+
+X = np.random.RandomState(0).standard_normal((30, 2))
+STATES = np.stack([X, 2 * X, 3 * X + 1])
+BOX = {"xlim": (-3, 3), "ylim": (-1, 1)}
+
+
+def turn(t, X):
+    return (1 + t) * np.column_stack([-X[:, 1], X[:, 0]])
+
+
+DRAWINGS = [
+    lambda ax=None: plot_particles(X, ax=ax),
+    lambda ax=None: plot_trajectories(STATES, ax=ax),
+    lambda ax=None: plot_velocity_field(turn, ax=ax, **BOX),
+]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("draw", DRAWINGS)
+def test_axes_in_axes_out(draw):
+    _, (ax, other) = plt.subplots(1, 2)
+    assert draw(ax=ax) is ax
+    assert ax.get_aspect() == 1 and not other.has_data()
+
+
+@pytest.mark.parametrize("draw", DRAWINGS)
+def test_draws_on_the_current_axes_by_default(draw):
+    _, (_, current) = plt.subplots(1, 2)
+    assert draw() is current
+    assert len(plt.get_fignums()) == 1
+
+
+def test_particles_are_where_they_are():
+    (points,) = plot_particles(X).collections
+    np.testing.assert_array_equal(points.get_offsets(), X)
+
+
+def test_particles_pass_keywords_on():
+    (points,) = plot_particles(X, color="red", s=3, label="target").collections
+    assert points.get_label() == "target" and points.get_sizes() == [3]
+    np.testing.assert_array_equal(points.get_facecolor()[0, :3], [1, 0, 0])
+
+
+def test_trajectories_join_start_to_end():
+    ax = plot_trajectories(STATES, linewidths=2)
+    paths, start, end = ax.collections
+    np.testing.assert_array_equal(np.stack(paths.get_segments(), axis=1), STATES)
+    np.testing.assert_array_equal(start.get_offsets(), STATES[0])
+    np.testing.assert_array_equal(end.get_offsets(), STATES[-1])
+    assert paths.get_linewidth() == [2]
+    assert ax.get_legend_handles_labels()[1] == ["start", "end"]
+
+
+def test_all_trajectories_are_in_view():
+    ax = plot_trajectories(np.stack([X, 100 * X, X]))
+    assert np.all(ax.dataLim.min <= 100 * X.min(axis=0))
+    assert np.all(ax.dataLim.max >= 100 * X.max(axis=0))
+
+
+def test_velocity_field_has_directions_in_arrows_and_speeds_in_colours():
+    (arrows,) = plot_velocity_field(turn, t=0.5, **BOX).collections
+    velocity = turn(0.5, arrows.get_offsets())
+    speed = np.linalg.norm(velocity, axis=1)
+    np.testing.assert_allclose(arrows.get_array(), speed)
+    drawn = np.column_stack([arrows.U, arrows.V])
+    length = np.linalg.norm(drawn, axis=1)
+    np.testing.assert_allclose(drawn / length[:, None], velocity / speed[:, None])
+    np.testing.assert_allclose(length, length[0])
+
+
+def test_velocity_field_tiles_its_rectangle_with_squares():
+    (arrows,) = plot_velocity_field(turn, n_grid=12, **BOX).collections
+    xs, ys = (np.unique(column) for column in np.asarray(arrows.get_offsets()).T)
+    np.testing.assert_allclose(xs, np.arange(-2.75, 3, 0.5))
+    np.testing.assert_allclose(ys, np.arange(-0.75, 1, 0.5))
+
+
+@pytest.mark.filterwarnings("error")
+def test_velocity_field_at_rest():
+    ax = plot_velocity_field(lambda t, X: np.zeros_like(X), **BOX)
+    ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    "draw, match",
+    [
+        (lambda: plot_particles(X[:, :1]), r"X must have shape \(n_samples, 2\).*\(30, 1\)"),
+        (lambda: plot_particles(X[0]), r"it has shape \(2,\)"),
+        (lambda: plot_trajectories(X), r"states must have shape \(n_times, n_samples, 2\)"),
+        (lambda: plot_trajectories(np.zeros((3, 4, 5))), r"it has shape \(3, 4, 5\)"),
+        (lambda: plot_velocity_field(lambda t, X: X[:, 0], **BOX), r"velocity\(t, X\) must have"),
+    ],
+)
+def test_only_two_dimensions(draw, match):
+    with pytest.raises(ValueError, match=match):
+        draw()
