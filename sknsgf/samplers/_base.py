@@ -1,0 +1,378 @@
+"""What every sampler shares: arrays in, arrays out, and the methods users call."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from sknsgf.flow import seeded_generator
+from sknsgf.ode import Solution
+from sknsgf.samplers._source import GaussianNoise, Rows, Source, UserSource
+from sknsgf.samplers._units import Units
+from sknsgf.sinkhorn import sinkhorn_divergence
+
+_FLOATS = (np.float64, np.float32)
+_CHUNK_ENTRIES = 2**24  # numbers a batch of trajectories may hold: 64 MB in float32
+
+
+class Trajectory(NamedTuple):
+    """States along the flow.
+
+    Attributes
+    ----------
+    states : ndarray of shape (n_times, n_samples, n_features)
+        Rows at each time, in data units; the first are the rows passed in.
+    times : ndarray of shape (n_times,)
+        Times, from 0 (source) to the end of the flow.
+    nfe : int
+        Network evaluations a row took.
+    """
+
+    states: NDArray
+    times: NDArray
+    nfe: int
+
+
+class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Arrays, units and the source; subclasses fit a flow and integrate it."""
+
+    # The first argument of fit and score is data, never routed metadata.
+    __metadata_request__fit: ClassVar = {"X_source": UNUSED}
+    __metadata_request__score: ClassVar = {"X_source": UNUSED}
+
+    source: Any
+    random_state: Any
+    score_blur: float | str
+
+    @abstractmethod
+    def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
+        """Carry standardised rows along the fitted flow."""
+
+    def transform(self, X: ArrayLike) -> Any:
+        """Move source points to the target.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n_samples, n_features)
+            Points of the source distribution; they need not have been seen by `fit`.
+
+        Returns
+        -------
+        ndarray, dataframe or Tensor of shape (n_samples, n_features)
+            The points at the end of the flow, in the dtype of `X` (a tensor in, a tensor on
+            the same device out).
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
+        ValueError
+            If `X` is not a finite two-dimensional array of the fitted width.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
+        >>> flow.transform([[0.0, 0.0]]).round()
+        array([[10., 10.]])
+        """
+        return self._carry(X, backward=False)
+
+    def inverse_transform(self, X: ArrayLike) -> Any:
+        """Move target points back to the source: the flow run backwards.
+
+        Parameters
+        ----------
+        X : array-like or Tensor of shape (n_samples, n_features)
+            Points of the target distribution.
+
+        Returns
+        -------
+        ndarray or Tensor of shape (n_samples, n_features)
+            The points at time 0.
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
+        ValueError
+            If `X` is not a finite two-dimensional array of the fitted width.
+
+        Notes
+        -----
+        Every step of `transform` is undone by a fixed-point iteration, at ten times its
+        evaluations. The last step is close to a projection, which remembers little of where
+        a point came from: compare ``inverse_transform(transform(X))`` with `X` to see what is
+        lost on your data.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
+        >>> flow.inverse_transform([[10.0, 10.0]]).shape
+        (1, 2)
+        """
+        return self._carry(X, backward=True)
+
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> NDArray:
+        """Draw new target points: source points, transformed.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Seed of the draw. None takes the estimator's own `random_state`, so that an
+            estimator seeded with an int returns the same points at every call.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            New points, in data units and the dtype of the data fitted.
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
+        ValueError
+            If `n_samples` is not a positive integer.
+
+        Warns
+        -----
+        UserWarning
+            If the source is an array with fewer rows than `n_samples`: they are then used
+            again, and repeated source rows give repeated samples.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> X = np.random.default_rng(0).normal(loc=5, size=(200, 2))
+        >>> flow = NSGFSampler(source="gaussian", max_iter=200, random_state=0).fit(X)
+        >>> flow.sample(1000).mean(axis=0).round()
+        array([5., 5.])
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
+            raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
+        if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
+            warnings.warn(
+                f"n_samples={n_samples} exceeds the {len(self.source_.x)} source rows: some "
+                "are used again and give repeated samples. Pass new source rows to transform, "
+                'or fit with source="gaussian" to draw without limit.',
+                UserWarning,
+                stacklevel=2,
+            )
+        seed = _draw_seed(self.random_state if random_state is None else random_state)
+        x = self.source_.draw(int(n_samples), seeded_generator(seed, 0))
+        return self._units.outward(self._integrate_chunks(x), self._dtype)
+
+    def score(self, X_source: ArrayLike, y: Any = None, *, X_target: Any = None) -> float:
+        """Minus the Sinkhorn divergence between moved source rows and target rows.
+
+        Parameters
+        ----------
+        X_source : array-like of shape (n_samples, n_features)
+            Held-out source rows; held-out target rows where `source` is given.
+        y : array-like, default=None
+            Held-out target rows, as in `fit`.
+        X_target : array-like of shape (n_target, n_features), default=None
+            Held-out target rows, as in `fit`.
+
+        Returns
+        -------
+        float
+            Score, higher is better, at best about zero; in squared standardised units. The
+            ruler is `score_blur`, whatever `blur` the flow was fitted with.
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
+        ValueError
+            If the arrays are unusable, as in `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
+        >>> bool(flow.score(X, X + 10) > flow.score(X, X + 20))
+        True
+        """
+        check_is_fitted(self)
+        validate_data(self, X_source, reset=False, skip_check_array=True)
+        rows, target = self._check_rows_and_target(X_source, y, X_target)
+        if rows is None:
+            x = self.source_.draw(len(target), seeded_generator(self._score_seed, 0))
+        else:
+            x = self._units.inward(rows)
+        moved = self._integrate_chunks(x).cpu().double()
+        blur = _resolve_blur(self.score_blur, moved.shape[1])
+        result = sinkhorn_divergence(moved, self._units.inward(target, torch.float64), blur=blur)
+        if not result.converged:
+            warnings.warn(
+                f"The Sinkhorn divergence stopped at a marginal error of "
+                f"{result.marginal_error:.1e}: the score is approximate. Raise score_blur.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return -float(result.value)
+
+    def trajectory(self, X: ArrayLike) -> Trajectory:
+        """Follow source points along the flow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Points of the source distribution.
+
+        Returns
+        -------
+        Trajectory
+            States at every step, their times, and the number of function evaluations. The
+            last state is what `transform` returns.
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
+        ValueError
+            If `X` is not a finite two-dimensional array of the fitted width.
+
+        Notes
+        -----
+        Holds all states of all points at once; pass as many points as you want to draw.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
+        >>> path = flow.trajectory(X[:7])
+        >>> path.states.shape, path.nfe
+        ((11, 7, 2), 10)
+        """
+        rows = self._check_rows(X)
+        solution = self._integrate(self._inward(rows))
+        states = self._units.outward(solution.x, rows.dtype)
+        return Trajectory(states, solution.t.cpu().numpy(), solution.nfe)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _carry(self, X: Any, *, backward: bool) -> Any:
+        rows = self._check_rows(X)
+        x = self._integrate_chunks(self._inward(rows), backward=backward)
+        moved = self._units.outward(x, rows.dtype)
+        return torch.from_numpy(moved).to(X.device) if isinstance(X, Tensor) else moved
+
+    def _integrate_chunks(self, x: Tensor, *, backward: bool = False) -> Tensor:
+        length = max(1, _CHUNK_ENTRIES // (x.shape[1] * (self._n_sampling_steps() + 1)))
+        chunks = x.split(length)
+        return torch.cat([self._integrate(c, backward=backward).x[-1].cpu() for c in chunks])
+
+    @abstractmethod
+    def _n_sampling_steps(self) -> int:
+        """Count the steps the flow is integrated in."""
+
+    def _inward(self, rows: NDArray) -> Tensor:
+        """Standardise rows in their own precision."""
+        double = rows.dtype == np.float64 and self.device_.type != "mps"
+        return self._units.inward(rows, torch.float64 if double else torch.float32)
+
+    def _check_rows(self, X: Any) -> NDArray:
+        check_is_fitted(self)
+        rows = check_rows(X, "X", self, min_samples=1)
+        named = X if hasattr(X, "columns") else rows
+        validate_data(self, named, reset=False, skip_check_array=True)
+        return rows
+
+    def _check_rows_and_target(
+        self, X_source: Any, y: Any, X_target: Any, *, min_samples: int = 1
+    ) -> tuple[NDArray | None, NDArray]:
+        """Tell which argument is the source and which the target; None for a drawn source."""
+        if self.source is not None:
+            if X_target is not None:
+                raise ValueError(
+                    "X_target was passed although source is set: the flow then starts from "
+                    "that source and its target is the first array. Pass the target first, "
+                    "or set source=None to start from an array."
+                )
+            return None, check_rows(X_source, "X", self, min_samples)
+        rows = check_rows(X_source, "X_source", self, min_samples)
+        target = check_rows(_find_target(y, X_target), "X_target", self, min_samples)
+        if rows.shape[1] != target.shape[1]:
+            raise ValueError(
+                f"X_source has {rows.shape[1]} features but X_target has {target.shape[1]}; "
+                "both must live in the same space."
+            )
+        return rows, target
+
+    def _make_source(self, rows: NDArray | None, units: Units) -> Source:
+        if rows is not None:
+            return Rows(units.inward(rows))
+        if isinstance(self.source, str):
+            return GaussianNoise(len(units.mean))
+        return UserSource(self.source, units)
+
+
+def check_rows(X: Any, name: str, estimator: Any, min_samples: int) -> NDArray:
+    """Return X as a finite two-dimensional float array, or say what is wrong with it."""
+    if isinstance(X, Tensor):
+        X = X.detach().cpu().numpy()
+    shape = getattr(X, "shape", ())
+    if len(shape) > 2:
+        raise ValueError(
+            f"{name} has shape {tuple(shape)}; expected two dimensions, (n_samples, n_features). "
+            f"Flatten every sample to a row: {name}.reshape(len({name}), -1)."
+        )
+    return check_array(
+        X, dtype=_FLOATS, ensure_min_samples=min_samples, estimator=estimator, input_name=name
+    )
+
+
+def _find_target(y: Any, X_target: Any) -> Any:
+    if X_target is not None:
+        return X_target
+    if y is None:
+        raise ValueError(
+            "The target is missing. Pass it as second array, fit(X_source, X_target), or by "
+            'name, X_target=...; to generate from noise, set source="gaussian" and pass the '
+            "data alone."
+        )
+    if np.ndim(y) == 1:
+        raise ValueError(
+            f"The second argument has shape {np.shape(y)}: it looks like labels, but the target "
+            "must be an array of shape (n_samples, n_features). Pass the target as "
+            'X_target=..., or set source="gaussian" to generate from noise.'
+        )
+    return y
+
+
+def _draw_seed(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _resolve_blur(blur: float | str, n_features: int) -> float:
+    """Five per cent of the distance between two random target points, unless given."""
+    return 0.05 * (2 * n_features) ** 0.5 if isinstance(blur, str) else float(blur)

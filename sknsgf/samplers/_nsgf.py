@@ -1,0 +1,586 @@
+"""NSGFSampler: Neural Sinkhorn Gradient Flow, Algorithms 1 and 2 of the paper."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import validate_data
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from sknsgf.flow import (
+    Records,
+    Schedule,
+    TrajectoryPool,
+    constant_schedule,
+    seeded_generator,
+    simulate_sinkhorn_flow,
+    straight_schedule,
+)
+from sknsgf.networks import VelocityMLP
+from sknsgf.ode import METHODS, Solution, integrate, invert
+from sknsgf.samplers._base import BaseFlowSampler, _draw_seed, _resolve_blur
+from sknsgf.samplers._source import Rows, Source
+from sknsgf.samplers._units import Units
+from sknsgf.training import TrainingHistory, train, velocity_matching_loss
+
+_POOL_TOL = 5e-3  # marginal error; the network's own error is several times larger
+_POOL_MAX_ITER = 50
+_REUSE = 3  # times a record is drawn, on average, in a full run
+_POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
+_HELD_OUT = 0.1  # share of the simulations kept for early stopping
+_N_HELD_OUT_RECORDS = 4096
+_seed_lock = threading.Lock()
+
+
+class NSGFSampler(BaseFlowSampler):
+    r"""Neural Sinkhorn Gradient Flow: move samples of a source to a target distribution.
+
+    From samples alone it learns the velocity field that carries the source to the target
+    along the Wasserstein gradient flow of the Sinkhorn divergence. `fit` simulates the flow
+    of particles on many minibatches and trains a network on their velocities; `transform`
+    moves new source points along the learned field, `sample` draws new target points.
+
+    Parameters
+    ----------
+    source : None, "gaussian" or object with ``sample(n)``, default=None
+        Where the flow starts. None: from the first array given to `fit`, which then needs
+        the target as well. "gaussian": from noise as wide as the data, so that ``fit(X)``
+        learns to generate X. An object, such as a fitted
+        :class:`~sklearn.mixture.GaussianMixture`: from its samples.
+    blur : float or "auto", default="auto"
+        Resolution of the Sinkhorn divergence, in units of the target's standard deviation;
+        details finer than it are smoothed over. "auto" is 5 % of the root mean squared
+        distance between two target points, ``0.05 * sqrt(2 * n_features)``.
+    step_size : float, default=None
+        Step of the simulated flow with ``schedule="constant"``. None chooses it so that 1 %
+        of the way is left after `n_steps`.
+    n_steps : int, default=10
+        Steps of the simulated flow.
+    n_particles : int, default=256
+        Particles moved together in one simulation, at most the rows there are.
+    n_targets : int, default=None
+        Target rows they are coupled to. None takes as many as particles.
+    n_simulations : int, default=None
+        Number of independent simulations. None lets it grow with `max_iter`, within 1 GB.
+    schedule : {"straight", "constant"}, default="straight"
+        "straight": steps that grow so that particles move on straight lines at constant
+        speed and the last step lands on the target. "constant": the equal steps of the
+        paper.
+    t_end : float, default=1.0
+        Where the flow stops, in (0, 1]; less than 1 stops part of the way. Only with
+        ``schedule="straight"``.
+    pool_dir : path, default=None
+        Directory for the simulated trajectories, as a memory-mapped file, when they do not
+        fit in memory. The file is left there.
+    network : "auto", "mlp", Module or callable, default="auto"
+        The velocity network, called as ``network(t, x)`` with times of shape (n,) and
+        standardised rows of shape (n, n_features). A module is copied, never trained in
+        place; a callable gets the shape of one row, ``(n_features,)``, and returns a module.
+    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
+        Hidden layers of the perceptron that "auto" and "mlp" stand for.
+    max_iter : int, default=3000
+        Training steps: the effort. More give a closer fit and take proportionally longer,
+        simulations included.
+    learning_rate : float, default=3e-3
+        Peak learning rate.
+    batch_size : int, default=256
+        Records in a training step.
+    ema_decay : float, default=0.995
+        Decay of the averaged weights that are kept.
+    early_stopping : bool, default=False
+        Hold out a tenth of the simulations and stop when the loss on them stops falling.
+    score_blur : float or "auto", default="auto"
+        Resolution at which `score` judges, in the same units as `blur` but independent of
+        it.
+    n_sampling_steps : int, default=None
+        Steps in which the learned flow is integrated. None takes `n_steps`. Read at every
+        call: it can be changed without fitting again.
+    ode_method : {"euler", "heun", "rk4"}, default="euler"
+        How it is integrated. Read at every call.
+    device : str or torch.device, default="auto"
+        Where to compute. "auto" takes a CUDA device if there is one, else the CPU; small
+        networks are seldom faster on "mps", which must be asked for.
+    n_jobs : int, default=None
+        Simulations computed in parallel on the CPU, through joblib. It changes the time
+        taken, not one bit of the result.
+    random_state : int, RandomState or None, default=None
+        Seed. With an int, fitting and sampling on the CPU repeat bit for bit.
+    verbose : int, default=0
+        Show progress bars.
+
+    Attributes
+    ----------
+    velocity_network_ : Module
+        The trained network, in standardised units.
+    source_ : object
+        Draws the points `sample` starts from.
+    mean_ : ndarray of shape (n_features,)
+        Mean of the target.
+    scale_ : float
+        Root mean square deviation of the target, the unit of `blur`.
+    blur_ : float
+        Resolution used.
+    history_ : TrainingHistory
+        Losses by iteration, and why training ended.
+    n_iter_ : int
+        Training steps done.
+    device_ : torch.device
+        Device used.
+    n_features_in_ : int
+        Width of the rows.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, where the first array had them.
+
+    Raises
+    ------
+    ValueError
+        From `fit`, if a parameter or an array cannot be used. The estimator is then left as
+        it was.
+
+    See Also
+    --------
+    sknsgf.flow.sinkhorn_velocity : The velocity the network learns.
+
+    Notes
+    -----
+    The flow of minibatches is not the flow of the full distributions: each particle sees a
+    few hundred targets, so the end point is close to the target rather than equal to it.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknsgf import NSGFSampler
+    >>> X = np.random.default_rng(0).normal(size=(500, 2))
+    >>> Y = X @ [[2, 0], [0, 0.5]] + 10
+    >>> flow = NSGFSampler(max_iter=300, random_state=0).fit(X, Y)
+    >>> flow.sample(200).shape
+    (200, 2)
+    >>> generator = NSGFSampler(source="gaussian", max_iter=300, random_state=0).fit(Y)
+    >>> generator.sample(1000).shape
+    (1000, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "source": [None, StrOptions({"gaussian"}), HasMethods("sample")],
+        "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "step_size": [None, Interval(Real, 0, None, closed="neither")],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "n_particles": [Interval(Integral, 2, None, closed="left")],
+        "n_targets": [None, Interval(Integral, 2, None, closed="left")],
+        "n_simulations": [None, Interval(Integral, 1, None, closed="left")],
+        "schedule": [StrOptions({"straight", "constant"})],
+        "t_end": [Interval(Real, 0, 1, closed="right")],
+        "pool_dir": [None, str, HasMethods("__fspath__")],
+        "network": [StrOptions({"auto", "mlp"}), callable],
+        "hidden_layer_sizes": ["array-like"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "ema_decay": [Interval(Real, 0, 1, closed="left")],
+        "early_stopping": ["boolean"],
+        "score_blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "n_sampling_steps": [None, Interval(Integral, 1, None, closed="left")],
+        "ode_method": [StrOptions(set(METHODS))],
+        "device": [str, torch.device],
+        "n_jobs": [None, Integral],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        source: Any = None,
+        blur: float | str = "auto",
+        step_size: float | None = None,
+        n_steps: int = 10,
+        n_particles: int = 256,
+        n_targets: int | None = None,
+        n_simulations: int | None = None,
+        schedule: str = "straight",
+        t_end: float = 1.0,
+        pool_dir: Any = None,
+        network: Any = "auto",
+        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        max_iter: int = 3000,
+        learning_rate: float = 3e-3,
+        batch_size: int = 256,
+        ema_decay: float = 0.995,
+        early_stopping: bool = False,
+        score_blur: float | str = "auto",
+        n_sampling_steps: int | None = None,
+        ode_method: str = "euler",
+        device: str | torch.device = "auto",
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.source = source
+        self.blur = blur
+        self.step_size = step_size
+        self.n_steps = n_steps
+        self.n_particles = n_particles
+        self.n_targets = n_targets
+        self.n_simulations = n_simulations
+        self.schedule = schedule
+        self.t_end = t_end
+        self.pool_dir = pool_dir
+        self.network = network
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.ema_decay = ema_decay
+        self.early_stopping = early_stopping
+        self.score_blur = score_blur
+        self.n_sampling_steps = n_sampling_steps
+        self.ode_method = ode_method
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
+    ) -> Self:
+        """Learn the flow from the source to the target.
+
+        Parameters
+        ----------
+        X_source : array-like of shape (n_source, n_features)
+            Samples of the source; of the target where `source` is given.
+        y : array-like of shape (n_target, n_features), default=None
+            Samples of the target. Ignored (labels, say) if `X_target` or `source` is given.
+        X_target : array-like of shape (n_target, n_features), default=None
+            Samples of the target, by name: the form for pipelines.
+
+        Returns
+        -------
+        self : NSGFSampler
+            The fitted sampler.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or an array cannot be used. The sampler is then left as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If transport problems stayed unsolved or training diverged, with the remedy.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> rng = np.random.default_rng(0)
+        >>> X, Y = rng.normal(size=(300, 2)), rng.uniform(size=(400, 2))
+        >>> NSGFSampler(max_iter=100).fit(X, Y).transform(X).shape
+        (300, 2)
+        """
+        self._check_parameters()
+        device = _find_device(self.device)
+        rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
+        units = Units.of(target)
+        source = self._make_source(rows, units)
+        seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(4).tolist()
+        network = self._make_network(target.shape[1], seeds[0]).to(device)
+
+        pool = self._simulate(source, Rows(units.inward(target)), seeds[1], device)
+        network, history = self._train(network, pool, seeds[2], device)
+
+        validate_data(self, X_source, skip_check_array=True)
+        self._units, self._dtype, self._score_seed = units, target.dtype, seeds[3]
+        self.mean_, self.scale_ = units
+        self.blur_ = _resolve_blur(self.blur, target.shape[1])
+        self.source_ = source
+        self.device_ = device
+        self.velocity_network_ = network
+        self.history_ = history
+        self.n_iter_ = len(history.loss)
+        self._last_time = self.t_end * (self.n_steps - 1) / self.n_steps
+        self._end_time = self.t_end
+        self._n_steps = self.n_steps
+        return self
+
+    def velocity(self, t: float, X: ArrayLike) -> Any:
+        """Evaluate the learned velocity field.
+
+        Parameters
+        ----------
+        t : float
+            Time, from 0 (source) to the end of the flow. Past the last time trained, the
+            start of the last step, the field is held.
+        X : array-like of shape (n_samples, n_features)
+            Positions, in data units.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            dx/dt, in data units per unit of time.
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
+        ValueError
+            If `X` is not a finite two-dimensional array of the fitted width.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
+        >>> flow.velocity(0.5, [[5.0, 5.0]]).round()  # 10 units in a unit of time
+        array([[10., 10.]])
+        """
+        rows = self._check_rows(X)
+        x = self._inward(rows).to(self.device_)
+        u = self._field(x.dtype)(torch.full((len(x),), float(t), dtype=x.dtype).to(x), x)
+        return (u.cpu().numpy() * self.scale_).astype(rows.dtype, copy=False)
+
+    def _check_parameters(self) -> None:
+        self._validate_params()
+        widths = list(self.hidden_layer_sizes)
+        if not all(isinstance(width, Integral) and width > 0 for width in widths):
+            raise ValueError(
+                f"hidden_layer_sizes must hold positive integers, got {self.hidden_layer_sizes!r}."
+            )
+        if self.schedule == "straight" and self.step_size is not None:
+            raise ValueError(
+                'step_size is only used with schedule="constant"; the straight schedule '
+                f"chooses its own. Got step_size={self.step_size}: set it to None or change "
+                "schedule."
+            )
+        if self.schedule == "constant" and self.t_end != 1:
+            raise ValueError(
+                'schedule="constant" always runs to t_end=1; to go less far choose fewer or '
+                f"smaller steps, or the straight schedule. Got t_end={self.t_end}."
+            )
+
+    def _make_network(self, n_features: int, seed: int) -> nn.Module:
+        if isinstance(self.network, nn.Module):
+            network: Any = copy.deepcopy(self.network)
+        else:
+            with _seeded(seed):
+                if isinstance(self.network, str):
+                    network = VelocityMLP(n_features, self.hidden_layer_sizes)
+                else:
+                    network = self.network((n_features,))
+        _check_network(network, n_features)
+        return network
+
+    def _simulate(
+        self, source: Source, target: Rows, seed: int, device: torch.device
+    ) -> TrajectoryPool:
+        n_features = target.x.shape[1]
+        n_particles = min(self.n_particles, len(target.x))
+        if isinstance(source, Rows):
+            n_particles = min(n_particles, len(source.x))
+        n_simulations = self.n_simulations or self._choose_n_simulations(n_particles, n_features)
+        with self._progress("simulate", n_simulations) as bar:
+            pool = simulate_sinkhorn_flow(
+                source.draw,
+                target.draw,
+                self._make_schedule(),
+                n_particles=n_particles,
+                n_targets=min(self.n_targets or n_particles, len(target.x)),
+                n_simulations=n_simulations,
+                blur=_resolve_blur(self.blur, n_features),
+                tol=_POOL_TOL,
+                max_iter=_POOL_MAX_ITER,
+                seed=seed,
+                device=device,
+                n_jobs=self.n_jobs,
+                directory=self.pool_dir,
+                progress=bar.update,
+            )
+        _warn_unsolved(pool)
+        return pool
+
+    def _choose_n_simulations(self, n_particles: int, n_features: int) -> int:
+        n_records = self.max_iter * self.batch_size / _REUSE
+        wanted = math.ceil(n_records / (n_particles * self.n_steps))
+        largest = _POOL_ENTRIES // (n_particles * (self.n_steps + 1) * n_features)
+        return max(2 if self.early_stopping else 1, min(wanted, largest))
+
+    def _make_schedule(self) -> Callable[[torch.Generator], Schedule]:
+        if self.schedule == "straight":
+            return partial(_jittered_schedule, self.n_steps, self.t_end)
+        step_size = self.step_size or 1 - 0.01 ** (1 / self.n_steps)
+        return partial(_fixed_schedule, self.n_steps, step_size)
+
+    def _train(
+        self, network: nn.Module, pool: TrajectoryPool, seed: int, device: torch.device
+    ) -> tuple[nn.Module, TrainingHistory]:
+        generator = seeded_generator(seed, 0)
+        validation_loss = None
+        if self.early_stopping:
+            n_held_out = max(1, round(_HELD_OUT * len(pool.positions)))
+            held_out = pool[-n_held_out:].draw(_N_HELD_OUT_RECORDS, generator)
+            validation_loss = partial(_loss, records=_move(held_out, device))
+            pool = pool[:-n_held_out]
+
+        def loss(network: nn.Module) -> Tensor:
+            return _loss(network, _move(pool.draw(self.batch_size, generator), device))
+
+        with self._progress("train", self.max_iter) as bar:
+            network, history = train(
+                network,
+                loss,
+                max_iter=self.max_iter,
+                learning_rate=self.learning_rate,
+                ema_decay=self.ema_decay,
+                validation_loss=validation_loss,
+                progress=lambda _: bar.update(),
+            )
+        _warn_diverged(history, self.learning_rate)
+        return network, history
+
+    def _progress(self, stage: str, total: int) -> tqdm:
+        return tqdm(desc=f"NSGF {stage}", total=total, disable=not self.verbose)
+
+    def _n_sampling_steps(self) -> int:
+        return self._n_steps if self.n_sampling_steps is None else self.n_sampling_steps
+
+    def _field(self, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the network as a function, in the given precision, held past its last time."""
+        network = self.velocity_network_
+        if dtype == torch.float64:
+            network = copy.deepcopy(network).double()
+
+        @torch.no_grad()
+        def field(t: Tensor, x: Tensor) -> Tensor:
+            return network(t.clamp(max=self._last_time), x)
+
+        return field
+
+    def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
+        self._validate_params()
+        x = x.to(self.device_)
+        field = self._field(x.dtype)
+        grid = self._grid(x)
+        # Beyond the last simulated time the flow is one straight step by construction.
+        pieces = [(grid[:-1], self.ode_method), (grid[-2:], "euler")]
+        solutions = []
+        for times, method in reversed(pieces) if backward else pieces:
+            solve = invert if backward else integrate
+            solutions.append(solve(field, x, times, method=method))
+            x = solutions[-1].x[-1]
+        first, second = solutions
+        return Solution(
+            torch.cat([first.t, second.t[1:]]),
+            torch.cat([first.x, second.x[1:]]),
+            first.nfe + second.nfe,
+        )
+
+    def _grid(self, x: Tensor) -> Tensor:
+        """Equal steps, except that the last begins no later than the last simulated one."""
+        n = self._n_sampling_steps()
+        even = torch.linspace(0, self._end_time, n + 1, dtype=x.dtype)
+        if even[-2] > self._last_time:
+            even[:-1] = torch.linspace(0, self._last_time, n, dtype=x.dtype)
+        return even.to(x.device)
+
+
+def _jittered_schedule(n_steps: int, t_end: float, generator: torch.Generator) -> Schedule:
+    return straight_schedule(n_steps, t_end, generator)
+
+
+def _fixed_schedule(n_steps: int, step_size: float, generator: torch.Generator) -> Schedule:
+    return constant_schedule(n_steps, step_size)
+
+
+def _loss(network: nn.Module, records: Records) -> Tensor:
+    return velocity_matching_loss(network, *records)
+
+
+def _move(records: Records, device: torch.device) -> Records:
+    return Records(*(field.to(device) for field in records))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator for as long as a network is initialised, then restore it.
+
+    The lock keeps fits that run in threads from seeing each other's seed.
+    """
+    with _seed_lock, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _check_network(network: Any, n_features: int) -> None:
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            "network must be a torch.nn.Module, or a callable that takes the shape of a row and "
+            f"returns one; got {type(network).__name__}."
+        )
+    t, x = torch.zeros(2), torch.zeros(2, n_features)
+    try:
+        with torch.no_grad():
+            shape = tuple(network(t, x).shape)
+    except Exception as error:
+        raise ValueError(
+            f"network(t, x) failed for t of shape (2,) and x of shape (2, {n_features}): {error}"
+        ) from error
+    if shape != (2, n_features):
+        raise ValueError(
+            f"network(t, x) must return the shape of x, (2, {n_features}) for two rows; got "
+            f"{shape}."
+        )
+
+
+def _find_device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f'device={device!r} cannot be used here: {error}. Try device="auto" or "cpu".'
+        ) from error
+    return found
+
+
+def _warn_unsolved(pool: TrajectoryPool) -> None:
+    share = 1 - float(pool.converged.float().mean())
+    if share > 0.01:
+        warnings.warn(
+            f"{share:.0%} of the transport problems stopped short of a marginal error of "
+            f"{_POOL_TOL:g} (worst: {float(pool.marginal_error.max()):.2g}): their velocities "
+            "are approximate. Raise blur, or remove far outliers from the data.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_diverged(history: TrainingHistory, learning_rate: float) -> None:
+    if history.status == "diverged":
+        warnings.warn(
+            f"Training stopped after {len(history.loss)} steps because the loss was no longer "
+            f"finite; the last finite average is kept. Lower learning_rate={learning_rate:g} "
+            "or remove far outliers from the data.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,103 @@
+"""Where the flow starts: rows of an array, Gaussian noise, or the user's own sampler."""
+
+from __future__ import annotations
+
+import copy
+from inspect import signature
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sknsgf.samplers._units import Units
+
+
+class Source(Protocol):
+    """What the flow needs of a source."""
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw points of shape (n, d), float32, in standardised units."""
+
+
+class Rows:
+    """Rows drawn without replacement while they last, then with replacement.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_rows, d)
+        The rows, in standardised units.
+    """
+
+    def __init__(self, x: Tensor):
+        self.x = x
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n rows."""
+        n_rows = len(self.x)
+        index = torch.randperm(n_rows, generator=generator)[:n]
+        again = torch.randint(n_rows, (max(0, n - n_rows),), generator=generator)
+        return self.x[torch.cat([index, again])]
+
+
+class GaussianNoise:
+    """Standard normal noise in standardised units: as wide as the target, around its mean.
+
+    Parameters
+    ----------
+    n_features : int
+        Width of the rows.
+    """
+
+    def __init__(self, n_features: int):
+        self.n_features = n_features
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n rows."""
+        return torch.randn(n, self.n_features, generator=generator)
+
+
+class UserSource:
+    """Rows from an object's ``sample`` method, as of scikit-learn's density estimators.
+
+    The object is seeded through a ``random_state`` argument of ``sample`` or, on a copy, its
+    ``random_state`` attribute; without either it draws as it pleases.
+
+    Parameters
+    ----------
+    distribution : object with ``sample(n)``
+        Returns rows in data units, or a tuple whose first item they are.
+    units : Units
+        Units of the target.
+    """
+
+    def __init__(self, distribution: Any, units: Units):
+        self.distribution = distribution
+        self.units = units
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n rows.
+
+        Raises
+        ------
+        ValueError
+            If ``sample`` returns another shape or values that are not finite.
+        """
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        rows = self._sample(n, np.random.RandomState(seed))
+        rows = np.asarray(rows[0] if isinstance(rows, tuple) else rows, dtype=np.float64)
+        expected = (n, len(self.units.mean))
+        if rows.shape != expected or not np.isfinite(rows).all():
+            raise ValueError(
+                f"source.sample({n}) must return finite rows of shape {expected}, got shape "
+                f"{rows.shape}{'' if np.isfinite(rows).all() else ' with NaN or infinity'}."
+            )
+        return self.units.inward(rows)
+
+    def _sample(self, n: int, random_state: np.random.RandomState) -> Any:
+        if "random_state" in signature(self.distribution.sample).parameters:
+            return self.distribution.sample(n, random_state=random_state)
+        seeded = copy.copy(self.distribution)
+        if hasattr(seeded, "random_state"):
+            seeded.random_state = random_state
+        return seeded.sample(n)

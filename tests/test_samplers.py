@@ -1,0 +1,501 @@
+"""The estimator: its contract, its laws, and what it says to bad input."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sknsgf import NSGFSampler
+from sknsgf.datasets import make_moons, make_task
+from sknsgf.metrics import energy_distance, sinkhorn_divergence
+
+rng = np.random.default_rng(0)
+X_SOURCE = rng.normal(size=(300, 2))
+SHIFT = np.array([10, -5])
+X_TARGET = rng.uniform(-1, 1, size=(400, 2)) * [3, 1] + [10, -5]
+
+
+def quick(**parameters):
+    return NSGFSampler(**{"max_iter": 30, "random_state": 0, **parameters})
+
+
+@pytest.fixture(scope="module")
+def shifted():
+    """A well-trained flow from a cloud to the same cloud shifted by (10, -5)."""
+    source = np.random.default_rng(1).normal(size=(1000, 2))
+    return NSGFSampler(max_iter=600, random_state=0).fit(source, source + SHIFT)
+
+
+class OwnTarget(NSGFSampler):
+    """The two-array form as a one-array estimator: the source is its own target."""
+
+    def fit(self, X, y=None):
+        return super().fit(X, X_target=X)
+
+    def score(self, X, y=None):
+        return super().score(X, X_target=X)
+
+
+@parametrize_with_checks([quick(max_iter=5, source="gaussian"), OwnTarget(max_iter=5)])
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+class TestFit:
+    def test_every_call_form_is_the_same_fit(self):
+        forms = [
+            quick().fit(X_SOURCE, X_TARGET),
+            quick().fit(X_SOURCE, X_target=X_TARGET),
+            quick().fit(X_source=X_SOURCE, X_target=X_TARGET),
+            quick().fit(X_SOURCE, np.zeros(300), X_target=X_TARGET),  # y is labels
+            quick().fit(X_SOURCE.tolist(), X_TARGET.tolist()),
+            quick().fit(torch.from_numpy(X_SOURCE), torch.from_numpy(X_TARGET)),
+        ]
+        first = forms[0].transform(X_SOURCE)
+        for form in forms[1:]:
+            np.testing.assert_array_equal(form.transform(X_SOURCE), first)
+
+    def test_carries_the_source_to_the_target(self, shifted):
+        fresh = np.random.default_rng(2).normal(size=(500, 2))
+        error = shifted.transform(fresh) - (fresh + SHIFT)
+        assert np.abs(np.median(error, axis=0)).max() < 0.05
+        assert np.sqrt(np.mean(error**2)) < 0.15  # standard deviations of the data are 1
+
+    def test_learns_moons_from_noise(self):
+        X = make_moons(2000, random_state=0)
+        flow = NSGFSampler(source="gaussian", max_iter=600, random_state=0).fit(X)
+        fresh = make_moons(2000, random_state=1)
+        noise = X.mean(0) + X.std() * np.random.default_rng(0).normal(size=(2000, 2))
+        assert energy_distance(flow.sample(2000), fresh) < energy_distance(noise, fresh) / 10
+
+    def test_fit_leaves_parameters_alone(self):
+        flow = quick(hidden_layer_sizes=[32, 32])
+        before = copy.deepcopy(flow.get_params())
+        flow.fit(X_SOURCE, X_TARGET)
+        assert flow.get_params() == before
+
+    def test_clone_is_unfitted(self):
+        with pytest.raises(NotFittedError):
+            clone(quick().fit(X_SOURCE, X_TARGET)).sample(3)
+
+    def test_attributes(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        np.testing.assert_allclose(flow.mean_, X_TARGET.mean(0))
+        np.testing.assert_allclose(flow.scale_, np.sqrt(np.mean((X_TARGET - flow.mean_) ** 2)))
+        pairs = ((X_TARGET[:, None] - X_TARGET) ** 2).sum(-1).mean()
+        np.testing.assert_allclose(flow.blur_, 0.05 * np.sqrt(pairs) / flow.scale_)
+        assert flow.n_iter_ == len(flow.history_.loss) == 30
+        assert flow.history_.status == "completed"
+        assert flow.n_features_in_ == 2
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"schedule": "constant"},
+            {"schedule": "constant", "step_size": 0.2},
+            {"t_end": 0.5},
+            {"n_steps": 1},
+            {"n_targets": 350, "n_particles": 100},
+            {"n_particles": 5000},
+            {"n_simulations": 3, "batch_size": 7, "ema_decay": 0},
+            {"ode_method": "rk4", "n_sampling_steps": 3},
+            {"hidden_layer_sizes": ()},
+            {"early_stopping": True},
+        ],
+        ids=str,
+    )
+    def test_options_run(self, parameters):
+        flow = quick(**parameters).fit(X_SOURCE, X_TARGET)
+        assert np.isfinite(flow.transform(X_SOURCE)).all()
+
+    def test_stopping_part_of_the_way(self):
+        X = np.random.default_rng(0).normal(size=(500, 2))
+        half = NSGFSampler(t_end=0.5, n_steps=5, max_iter=400, random_state=0).fit(X, X + 10)
+        np.testing.assert_allclose(half.transform(X).mean(0), X.mean(0) + 5, atol=0.3)
+        assert half.trajectory(X).times[-1] == 0.5
+
+    def test_pool_on_disk_changes_nothing(self, tmp_path):
+        in_memory = quick().fit(X_SOURCE, X_TARGET)
+        on_disk = quick(pool_dir=tmp_path / "pool").fit(X_SOURCE, X_TARGET)
+        np.testing.assert_array_equal(on_disk.transform(X_SOURCE), in_memory.transform(X_SOURCE))
+        assert list((tmp_path / "pool").iterdir())
+
+    def test_early_stopping_keeps_a_held_out_loss(self):
+        flow = quick(max_iter=100, early_stopping=True).fit(X_SOURCE, X_TARGET)
+        assert len(flow.history_.validation_loss) > 0
+        assert torch.isfinite(flow.history_.validation_loss).all()
+
+    def test_progress_bars_on_request_only(self, capsys):
+        quick().fit(X_SOURCE, X_TARGET)
+        assert capsys.readouterr() == ("", "")
+        quick(verbose=1).fit(X_SOURCE, X_TARGET)
+        assert "simulate" in (shown := capsys.readouterr().err) and "train" in shown
+
+
+class TestReproducibility:
+    def test_same_seed_same_bits(self):
+        first, second = (quick().fit(X_SOURCE, X_TARGET) for _ in range(2))
+        np.testing.assert_array_equal(first.transform(X_SOURCE), second.transform(X_SOURCE))
+        np.testing.assert_array_equal(first.sample(50), second.sample(50))
+        assert (
+            first.transform(X_SOURCE)
+            != quick(random_state=1).fit(X_SOURCE, X_TARGET).transform(X_SOURCE)
+        ).any()
+
+    def test_fit_twice_is_fit_once(self):
+        once = quick().fit(X_SOURCE, X_TARGET)
+        twice = quick().fit(X_TARGET[:, :1], X_SOURCE[:, :1]).fit(X_SOURCE, X_TARGET)
+        np.testing.assert_array_equal(once.transform(X_SOURCE), twice.transform(X_SOURCE))
+
+    def test_jobs_change_no_bit(self):
+        one = quick(n_simulations=20).fit(X_SOURCE, X_TARGET)
+        two = quick(n_simulations=20, n_jobs=2).fit(X_SOURCE, X_TARGET)
+        np.testing.assert_array_equal(one.transform(X_SOURCE), two.transform(X_SOURCE))
+
+    def test_global_seeds_are_untouched(self, untouched_global_seeds):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        flow.sample(10)
+        flow.score(X_SOURCE, X_TARGET)
+
+    def test_sampling_changes_nothing(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        before = pickle.dumps(flow)
+        flow.sample(10), flow.score(X_SOURCE, X_TARGET), flow.trajectory(X_SOURCE)
+        assert pickle.dumps(flow) == before
+
+    def test_sample_follows_its_own_seed(self):
+        flow = quick(source="gaussian").fit(X_TARGET)
+        np.testing.assert_array_equal(
+            flow.sample(9, random_state=3), flow.sample(9, random_state=3)
+        )
+        assert (flow.sample(9, random_state=3) != flow.sample(9, random_state=4)).any()
+
+    def test_pickle_keeps_every_bit(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        loaded = pickle.loads(pickle.dumps(flow))
+        np.testing.assert_array_equal(loaded.sample(20), flow.sample(20))
+
+
+class TestUnits:
+    @pytest.mark.parametrize("scale", [1e-6, 1e6])
+    def test_units_of_the_data_do_not_matter(self, scale):
+        plain = quick().fit(X_SOURCE, X_TARGET).transform(X_SOURCE)
+        scaled = quick().fit(scale * X_SOURCE, scale * X_TARGET).transform(scale * X_SOURCE)
+        np.testing.assert_allclose(scaled / scale, plain, rtol=1e-3, atol=1e-3)
+
+    def test_origin_of_the_data_does_not_matter(self):
+        plain = quick().fit(X_SOURCE, X_TARGET).transform(X_SOURCE)
+        moved = quick().fit(X_SOURCE + 1e3, X_TARGET + 1e3).transform(X_SOURCE + 1e3)
+        np.testing.assert_allclose(moved - 1e3, plain, atol=1e-3)
+
+    def test_constant_target(self):
+        flow = quick(max_iter=300).fit(X_SOURCE, np.full((50, 2), 7.0))
+        np.testing.assert_allclose(flow.transform(X_SOURCE), 7, atol=0.5)
+
+    def test_noise_is_as_wide_as_the_data(self):
+        flow = quick(source="gaussian").fit(X_TARGET)
+        start = flow.inverse_transform(flow.sample(2000))
+        np.testing.assert_allclose(start.mean(0), flow.mean_, atol=0.15 * flow.scale_)
+        np.testing.assert_allclose(start.std(0), flow.scale_, rtol=0.1)
+
+
+class TestArraysInAndOut:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_dtype_is_kept(self, dtype):
+        flow = quick().fit(X_SOURCE.astype(dtype), X_TARGET.astype(dtype))
+        assert flow.transform(X_SOURCE.astype(dtype)).dtype == dtype
+        assert flow.sample(3).dtype == dtype
+
+    def test_tensor_in_tensor_out(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        moved = flow.transform(torch.from_numpy(X_SOURCE))
+        assert isinstance(moved, torch.Tensor)
+        np.testing.assert_array_equal(moved.numpy(), flow.transform(X_SOURCE))
+
+    def test_dataframes(self):
+        frame = pd.DataFrame(X_SOURCE, columns=["a", "b"])
+        flow = quick().fit(frame, pd.DataFrame(X_TARGET, columns=["a", "b"]))
+        moved = flow.set_output(transform="pandas").transform(frame)
+        assert list(moved.columns) == ["a", "b"]
+        with pytest.raises(ValueError, match="feature names"):
+            flow.transform(frame[["b", "a"]])
+
+    def test_chunks_do_not_show(self, monkeypatch):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        whole = flow.transform(X_SOURCE)
+        monkeypatch.setattr("sknsgf.samplers._base._CHUNK_ENTRIES", 500)
+        np.testing.assert_allclose(flow.transform(X_SOURCE), whole, rtol=1e-12)
+
+
+class TestSources:
+    def test_rows_run_out_with_a_warning(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            within = flow.sample(300)
+        assert len(np.unique(within, axis=0)) == 300
+        with pytest.warns(UserWarning, match="300 source rows"):
+            assert flow.sample(301).shape == (301, 2)
+
+    def test_noise_never_runs_out(self):
+        flow = quick(source="gaussian").fit(X_TARGET)
+        assert len(np.unique(flow.sample(2000), axis=0)) == 2000
+
+    @pytest.mark.parametrize(
+        "density",
+        [KernelDensity(), GaussianMixture(random_state=0)],
+        ids=lambda density: type(density).__name__,
+    )
+    def test_fitted_density(self, density, untouched_global_seeds):
+        density.fit(X_SOURCE)
+        first, second = (quick(source=density).fit(X_TARGET) for _ in range(2))
+        np.testing.assert_array_equal(first.sample(500), second.sample(500))
+        assert len(np.unique(first.sample(500), axis=0)) == 500
+
+    def test_source_of_another_shape(self):
+        with pytest.raises(ValueError, match=r"shape \(\d+, 2\), got shape \(\d+, 3\)"):
+            quick(source=KernelDensity().fit(np.ones((5, 3)))).fit(X_TARGET)
+
+    def test_target_beside_a_given_source(self):
+        with pytest.raises(ValueError, match="source is set"):
+            quick(source="gaussian").fit(X_SOURCE, X_target=X_TARGET)
+
+
+class TestIntegration:
+    def test_steps_are_read_at_every_call(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        for n_steps, method, stages in [(1, "euler", 1), (7, "euler", 1), (7, "heun", 2)]:
+            flow.set_params(n_sampling_steps=n_steps, ode_method=method)
+            path = flow.trajectory(X_SOURCE)
+            # The last step is always a single Euler step onto the target.
+            assert path.nfe == (n_steps - 1) * stages + 1
+            assert len(path.states) == len(path.times) == n_steps + 1
+            np.testing.assert_array_equal(path.states[-1], flow.transform(X_SOURCE))
+            np.testing.assert_allclose(path.states[0], X_SOURCE, rtol=1e-12)
+        with pytest.raises(ValueError, match="ode_method"):
+            flow.set_params(ode_method="guess").transform(X_SOURCE)
+
+    def test_nothing_is_evaluated_past_the_last_trained_time(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        network, seen = flow.velocity_network_, []
+        network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].max()))
+        for n_steps in (1, 3, 10, 40):
+            flow.set_params(n_sampling_steps=n_steps, ode_method="rk4").transform(X_SOURCE)
+        assert max(seen) == pytest.approx(0.9)
+
+    def test_velocity_moves_the_trajectory(self, shifted):
+        path = shifted.trajectory(X_SOURCE)
+        step = path.states[1] - path.states[0]
+        velocity = shifted.velocity(0.0, X_SOURCE)
+        np.testing.assert_allclose(step, path.times[1] * velocity, rtol=1e-6)
+
+    @pytest.mark.parametrize("n_steps", [10, 100])
+    def test_inverse_undoes_transform(self, shifted, n_steps):
+        flow = copy.deepcopy(shifted).set_params(n_sampling_steps=n_steps)
+        back = flow.inverse_transform(flow.transform(X_SOURCE))
+        np.testing.assert_allclose(back, X_SOURCE, atol=1e-4)
+
+
+class TestScore:
+    def test_is_the_divergence_of_moved_rows(self):
+        flow = quick(score_blur=0.3).fit(X_SOURCE, X_TARGET)
+        expected = sinkhorn_divergence(flow.transform(X_SOURCE), X_TARGET, blur=0.3 * flow.scale_)
+        score = flow.score(X_SOURCE, X_target=X_TARGET)
+        assert score == pytest.approx(-expected / flow.scale_**2, rel=1e-3)
+
+    def test_does_not_depend_on_the_fitted_blur(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        sharp, blunt = (copy.deepcopy(flow).set_params(blur=blur) for blur in (0.01, 10.0))
+        assert sharp.score(X_SOURCE, X_TARGET) == blunt.score(X_SOURCE, X_TARGET)
+
+    def test_more_training_scores_higher(self):
+        X_source, X_target = make_task("moons", 1000, random_state=0)
+        short, long = (
+            NSGFSampler(max_iter=n, random_state=0).fit(X_source, X_target) for n in (10, 400)
+        )
+        assert long.score(X_source, X_target) > short.score(X_source, X_target)
+
+    def test_given_a_source_it_needs_only_target_rows(self):
+        flow = quick(source="gaussian").fit(X_TARGET)
+        assert flow.score(X_TARGET) == flow.score(X_TARGET)
+        assert flow.score(X_TARGET) > flow.score(X_TARGET + 50)
+
+    def test_grid_search(self):
+        search = GridSearchCV(quick(), {"blur": [0.05, 0.2], "n_steps": [2, 5]}, cv=2)
+        search.fit(X_SOURCE, X_TARGET[:300])
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+        assert search.best_estimator_.transform(X_SOURCE).shape == X_SOURCE.shape
+
+
+class TestPipelines:
+    def test_domain_transport(self):
+        generator = np.random.default_rng(0)
+        y = generator.integers(2, size=400)
+        source = generator.normal(size=(400, 2)) * 0.3 + np.stack([4 * y - 2, y], 1)
+        labels = generator.integers(2, size=300)
+        target = generator.normal(size=(300, 2)) * 0.3 + np.stack([4 * labels - 2, labels], 1)
+        target = target * 100 + 1000
+        with sklearn.config_context(enable_metadata_routing=True):
+            pipe = make_pipeline(
+                StandardScaler(),
+                NSGFSampler(max_iter=300, random_state=0).set_fit_request(X_target=True),
+                LogisticRegression(),
+                transform_input=["X_target"],
+            )
+            pipe.fit(source, y, X_target=target)
+            target_classifier = make_pipeline(pipe[0], pipe[-1])
+        assert target_classifier.score(target, labels) > 0.95
+        assert LogisticRegression().fit(source, y).score(target, labels) < 0.7
+
+    def test_scaled_generation(self):
+        pipe = make_pipeline(StandardScaler(), quick(source="gaussian"))
+        assert pipe.fit(X_TARGET).transform(X_TARGET).shape == X_TARGET.shape
+
+
+class TestNetworks:
+    def test_own_module_is_copied(self):
+        class Still(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.shift = torch.nn.Parameter(torch.zeros(2))
+
+            def forward(self, t, x):
+                return self.shift.expand_as(x)
+
+        module = Still()
+        flow = quick(network=module).fit(X_SOURCE, X_TARGET)
+        assert not module.shift.any() and flow.velocity_network_.shift.any()
+
+    def test_factory_gets_the_shape_of_a_row(self, untouched_global_seeds):
+        from sknsgf.networks import VelocityMLP
+
+        flow = quick(network=lambda shape: VelocityMLP(*shape, [8])).fit(X_SOURCE, X_TARGET)
+        again = quick(network=lambda shape: VelocityMLP(*shape, [8])).fit(X_SOURCE, X_TARGET)
+        np.testing.assert_array_equal(flow.transform(X_SOURCE), again.transform(X_SOURCE))
+
+    @pytest.mark.parametrize(
+        ("network", "message"),
+        [
+            (lambda shape: "not a module", "network must be"),
+            (lambda shape: torch.nn.Linear(2, 2), r"failed for t of shape \(2,\)"),
+            (torch.nn.Bilinear(1, 2, 5), r"failed for t of shape|must return the shape"),
+        ],
+    )
+    def test_unusable_network(self, network, message):
+        with pytest.raises(ValueError, match=message):
+            quick(network=network).fit(X_SOURCE, X_TARGET)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("source", "target", "error", "message"),
+        [
+            (X_SOURCE, np.where(X_TARGET > 12, np.nan, X_TARGET), ValueError, "NaN"),
+            (np.where(X_SOURCE > 2, np.inf, X_SOURCE), X_TARGET, ValueError, "infinity"),
+            (X_SOURCE[:, 0], X_TARGET, ValueError, "2D array"),
+            (X_SOURCE.reshape(-1, 2, 1), X_TARGET, ValueError, "reshape"),
+            (X_SOURCE.reshape(-1, 2, 1, 1), X_TARGET, ValueError, "reshape"),
+            (np.empty((0, 2)), X_TARGET, ValueError, "0 sample"),
+            (X_SOURCE[:1], X_TARGET, ValueError, "1 sample"),
+            (X_SOURCE, X_TARGET[:1], ValueError, "1 sample"),
+            (X_SOURCE[:, :0], X_TARGET, ValueError, "0 feature"),
+            (np.array([["a", "b"]] * 9), X_TARGET, ValueError, "numeric|string"),
+            (X_SOURCE + 1j, X_TARGET, ValueError, "[Cc]omplex"),
+            (sparse.csr_array(X_SOURCE), X_TARGET, TypeError, "dense"),
+            (np.ones((9, 3)), X_TARGET, ValueError, "3 features but X_target has 2"),
+            (X_SOURCE, None, ValueError, 'target is missing.*source="gaussian"'),
+            (X_SOURCE, np.zeros(300), ValueError, "labels"),
+            (X_SOURCE, list(range(300)), ValueError, "labels"),
+        ],
+    )
+    def test_unusable_arrays(self, source, target, error, message):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        before = pickle.dumps(flow)
+        with pytest.raises(error, match=message):
+            flow.fit(source, target)
+        assert pickle.dumps(flow) == before
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"source": "uniform"},
+            {"blur": 0},
+            {"blur": "sharp"},
+            {"blur": float("nan")},
+            {"step_size": -1, "schedule": "constant"},
+            {"step_size": 0.1},
+            {"n_steps": 0},
+            {"n_steps": 2.5},
+            {"n_particles": 1},
+            {"n_targets": 1},
+            {"n_simulations": 0},
+            {"schedule": "curved"},
+            {"t_end": 0.0},
+            {"t_end": 1.5},
+            {"t_end": 0.5, "schedule": "constant"},
+            {"network": "transformer"},
+            {"hidden_layer_sizes": (64, 0)},
+            {"hidden_layer_sizes": 64},
+            {"max_iter": 0},
+            {"learning_rate": 0},
+            {"batch_size": 0},
+            {"ema_decay": 1.0},
+            {"early_stopping": "yes"},
+            {"score_blur": -1},
+            {"n_sampling_steps": 0},
+            {"ode_method": "leapfrog"},
+            {"device": "abacus"},
+            {"device": "cuda:99"},
+            {"n_jobs": "all"},
+            {"random_state": "seed"},
+        ],
+        ids=str,
+    )
+    def test_impossible_parameters(self, parameters):
+        flow = quick().fit(X_SOURCE, X_TARGET).set_params(**parameters)
+        before = pickle.dumps(flow.__dict__)
+        with pytest.raises(ValueError, match=next(iter(parameters))):
+            flow.fit(X_SOURCE, X_TARGET)
+        assert pickle.dumps(flow.__dict__) == before
+
+    def test_other_arrays_than_fitted(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        for method in (flow.transform, flow.inverse_transform, flow.trajectory):
+            with pytest.raises(ValueError, match="3 features"):
+                method(np.ones((4, 3)))
+            with pytest.raises(ValueError, match="NaN"):
+                method([[np.nan, 0.0]])
+        with pytest.raises(ValueError, match="positive integer"):
+            flow.sample(0)
+        with pytest.raises(ValueError, match="positive integer"):
+            flow.sample(2.5)
+
+    def test_unfitted(self):
+        for call in (lambda f: f.transform(X_SOURCE), lambda f: f.sample(), lambda f: f.score(1)):
+            with pytest.raises(NotFittedError):
+                call(quick())
+
+    def test_divergence_is_reported_with_the_remedy(self):
+        with pytest.warns(ConvergenceWarning, match="learning_rate"):
+            flow = quick(learning_rate=1e30).fit(X_SOURCE, X_TARGET)
+        assert flow.history_.status == "diverged"
+
+    def test_unsolved_transport_is_reported_with_the_remedy(self, monkeypatch):
+        monkeypatch.setattr("sknsgf.samplers._nsgf._POOL_TOL", 1e-12)
+        with pytest.warns(ConvergenceWarning, match="Raise blur"):
+            quick().fit(X_SOURCE, X_TARGET)
