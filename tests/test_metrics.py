@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
 from sknsgf import sinkhorn
-from sknsgf.metrics import energy_distance, sinkhorn_divergence, w2_distance
+from sknsgf.metrics import energy_distance, sinkhorn_divergence, two_sample_auc, w2_distance
 
 METRICS = [w2_distance, energy_distance, lambda X, Y: sinkhorn_divergence(X, Y, blur=0.5)]
 seeds = st.integers(0, 2**32 - 1)
@@ -153,3 +153,34 @@ def test_bad_input(metric):
 def test_energy_distance_needs_pairs():
     with pytest.raises(ValueError, match="minimum of 2 is required"):
         energy_distance([[0.0]], [[0.0], [1.0]])
+
+
+def test_two_sample_auc_of_one_distribution_averages_to_a_half():
+    rng = np.random.RandomState(0)
+    values = [
+        two_sample_auc(*rng.standard_normal((2, 100, 3)), random_state=seed) for seed in range(20)
+    ]
+    # The standard deviation of an AUC of 100 against 100 rows is about 0.04.
+    assert np.mean(values) == pytest.approx(0.5, abs=4 * 0.04 / np.sqrt(20))
+
+
+def test_two_sample_auc_sees_dependence_between_columns():
+    rng = np.random.RandomState(0)
+    X = np.repeat(rng.standard_normal((300, 1)), 2, axis=1)
+    Y = rng.standard_normal((300, 2))  # the same marginals, independent columns
+    assert two_sample_auc(X, Y, random_state=0) > 0.8
+
+
+def test_two_sample_auc_does_not_depend_on_units():
+    X, Y = clouds(0, 50, 60, 2)
+    units = np.array([1e-3, 1e5])
+    plain, scaled = (
+        two_sample_auc(X, Y, random_state=0),
+        two_sample_auc(X * units, Y * units, random_state=0),
+    )
+    assert plain == pytest.approx(scaled, abs=1e-3)
+
+
+def test_two_sample_auc_needs_a_row_a_fold():
+    with pytest.raises(ValueError, match="minimum of 5 is required"):
+        two_sample_auc(np.zeros((4, 1)), np.ones((9, 1)))
