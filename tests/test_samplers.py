@@ -203,6 +203,14 @@ class TestUnits:
         moved = quick().fit(X_SOURCE + 1e3, X_TARGET + 1e3).transform(X_SOURCE + 1e3)
         np.testing.assert_allclose(moved - 1e3, plain, atol=1e-3)
 
+    @pytest.mark.parametrize(("shift", "stretch"), [(1e3, 1), (-50, 100), (3, 1e-3)])
+    def test_source_far_from_the_target(self, shift, stretch):
+        generator = np.random.default_rng(0)
+        X, Y = generator.normal(size=(800, 2)), generator.normal(size=(800, 2)) * stretch + shift
+        moved = NSGFSampler(max_iter=300, random_state=0).fit(X, Y).transform(X)
+        np.testing.assert_allclose(moved.mean(0), Y.mean(0), atol=0.2 * stretch)
+        np.testing.assert_allclose(moved.std(0), Y.std(0), rtol=0.25)
+
     def test_constant_target(self):
         flow = quick(max_iter=300).fit(X_SOURCE, np.full((50, 2), 7.0))
         np.testing.assert_allclose(flow.transform(X_SOURCE), 7, atol=0.5)
@@ -379,7 +387,7 @@ class TestNetworks:
 
         module = Still()
         flow = quick(network=module).fit(X_SOURCE, X_TARGET)
-        assert not module.shift.any() and flow.velocity_network_.shift.any()
+        assert not module.shift.any() and flow.velocity_network_.network.shift.any()
 
     def test_factory_gets_the_shape_of_a_row(self, untouched_global_seeds):
         from sknsgf.networks import VelocityMLP

@@ -2,5 +2,6 @@
 
 from sknsgf.networks._embedding import TimeEmbedding
 from sknsgf.networks._mlp import VelocityMLP
+from sknsgf.networks._standardised import StandardisedVelocity
 
-__all__ = ["TimeEmbedding", "VelocityMLP"]
+__all__ = ["StandardisedVelocity", "TimeEmbedding", "VelocityMLP"]

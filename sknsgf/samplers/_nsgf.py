@@ -30,7 +30,7 @@ from sknsgf.flow import (
     simulate_sinkhorn_flow,
     straight_schedule,
 )
-from sknsgf.networks import VelocityMLP
+from sknsgf.networks import StandardisedVelocity, VelocityMLP
 from sknsgf.ode import METHODS, Solution, integrate, invert
 from sknsgf.samplers._base import BaseFlowSampler, _draw_seed, _resolve_blur
 from sknsgf.samplers._source import Rows, Source
@@ -43,6 +43,7 @@ _REUSE = 3  # times a record is drawn, on average, in a full run
 _POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
 _HELD_OUT = 0.1  # share of the simulations kept for early stopping
 _N_HELD_OUT_RECORDS = 4096
+_N_STATISTICS = 16384  # records that the scale of the velocities is measured on
 _seed_lock = threading.Lock()
 
 
@@ -87,9 +88,10 @@ class NSGFSampler(BaseFlowSampler):
         Directory for the simulated trajectories, as a memory-mapped file, when they do not
         fit in memory. The file is left there.
     network : "auto", "mlp", Module or callable, default="auto"
-        The velocity network, called as ``network(t, x)`` with times of shape (n,) and
-        standardised rows of shape (n, n_features). A module is copied, never trained in
-        place; a callable gets the shape of one row, ``(n_features,)``, and returns a module.
+        The velocity network, called as ``network(t, x)`` with times of shape (n,) and rows of
+        shape (n, n_features), centred and scaled at every time. A module is copied, never
+        trained in place; a callable gets the shape of one row, ``(n_features,)``, and returns
+        a module.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Hidden layers of the perceptron that "auto" and "mlp" stand for.
     max_iter : int, default=3000
@@ -125,7 +127,8 @@ class NSGFSampler(BaseFlowSampler):
     Attributes
     ----------
     velocity_network_ : Module
-        The trained network, in standardised units.
+        The trained network, called as ``velocity_network_(t, x)`` in standardised units;
+        `velocity` is the same in data units.
     source_ : object
         Draws the points `sample` starts from.
     mean_ : ndarray of shape (n_features,)
@@ -135,7 +138,8 @@ class NSGFSampler(BaseFlowSampler):
     blur_ : float
         Resolution used.
     history_ : TrainingHistory
-        Losses by iteration, and why training ended.
+        Losses by iteration, relative to the variance of the velocities, and why training
+        ended.
     n_iter_ : int
         Training steps done.
     device_ : torch.device
@@ -302,7 +306,7 @@ class NSGFSampler(BaseFlowSampler):
         units = Units.of(target)
         source = self._make_source(rows, units)
         seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(4).tolist()
-        network = self._make_network(target.shape[1], seeds[0]).to(device)
+        network = self._make_network(target.shape[1], seeds[0])
 
         pool = self._simulate(source, Rows(units.inward(target)), seeds[1], device)
         network, history = self._train(network, pool, seeds[2], device)
@@ -433,20 +437,21 @@ class NSGFSampler(BaseFlowSampler):
         self, network: nn.Module, pool: TrajectoryPool, seed: int, device: torch.device
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
+        student = _standardise(network, pool, generator).to(device)
+        unit = student.u_scale.square()
+        pool, held_out = self._split(pool)
+
+        def loss(network: nn.Module, records: Records) -> Tensor:
+            return velocity_matching_loss(network, *_move(records, device)) / unit
+
         validation_loss = None
-        if self.early_stopping:
-            n_held_out = max(1, round(_HELD_OUT * len(pool.positions)))
-            held_out = pool[-n_held_out:].draw(_N_HELD_OUT_RECORDS, generator)
-            validation_loss = partial(_loss, records=_move(held_out, device))
-            pool = pool[:-n_held_out]
-
-        def loss(network: nn.Module) -> Tensor:
-            return _loss(network, _move(pool.draw(self.batch_size, generator), device))
-
+        if held_out is not None:
+            records = held_out.draw(_N_HELD_OUT_RECORDS, generator)
+            validation_loss = partial(loss, records=records)
         with self._progress("train", self.max_iter) as bar:
-            network, history = train(
-                network,
-                loss,
+            trained, history = train(
+                student,
+                lambda network: loss(network, pool.draw(self.batch_size, generator)),
                 max_iter=self.max_iter,
                 learning_rate=self.learning_rate,
                 ema_decay=self.ema_decay,
@@ -454,7 +459,14 @@ class NSGFSampler(BaseFlowSampler):
                 progress=lambda _: bar.update(),
             )
         _warn_diverged(history, self.learning_rate)
-        return network, history
+        return trained, history
+
+    def _split(self, pool: TrajectoryPool) -> tuple[TrajectoryPool, TrajectoryPool | None]:
+        """Hold out whole simulations: records of one share targets and noise."""
+        if not self.early_stopping:
+            return pool, None
+        n_held_out = max(1, round(_HELD_OUT * len(pool.positions)))
+        return pool[:-n_held_out], pool[-n_held_out:]
 
     def _progress(self, stage: str, total: int) -> tqdm:
         return tqdm(desc=f"NSGF {stage}", total=total, disable=not self.verbose)
@@ -510,8 +522,12 @@ def _fixed_schedule(n_steps: int, step_size: float, generator: torch.Generator) 
     return constant_schedule(n_steps, step_size)
 
 
-def _loss(network: nn.Module, records: Records) -> Tensor:
-    return velocity_matching_loss(network, *records)
+def _standardise(
+    network: nn.Module, pool: TrajectoryPool, generator: torch.Generator
+) -> StandardisedVelocity:
+    start, end = (pool.positions[:, k].flatten(0, 1) for k in (0, -1))
+    u = pool.draw(_N_STATISTICS, generator).u
+    return StandardisedVelocity(network, start, end, float(pool.times[0, -1]), u)
 
 
 def _move(records: Records, device: torch.device) -> Records:
