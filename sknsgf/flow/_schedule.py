@@ -55,7 +55,7 @@ def straight_schedule(
     grid = torch.arange(n_steps + 1, dtype=torch.float64)
     if generator is not None and n_steps > 1:
         grid[1:-1] += torch.rand(n_steps - 1, dtype=torch.float64, generator=generator) - 0.5
-    times = grid * (t_end / n_steps)
+    times = grid / n_steps * t_end  # in this order the last is t_end to the bit
     return Schedule(times, times.diff() / (1 - times[:-1]))
 
 

@@ -178,12 +178,12 @@ def _simulate_batch(
     solver: dict[str, Any],
 ) -> tuple[Tensor, Trajectories]:
     """Simulate the numbers in `batch`; each one's draws depend on the seed and its number."""
-    generators = [seeded_generator(seed, number) for number in batch]
-    schedules = [make_schedule(generator) for generator in generators]
-    x = torch.stack([draw_source(generator) for generator in generators]).to(device)
-    y = torch.stack([draw_target(generator) for generator in generators]).to(device)
-    step_sizes = torch.stack([schedule.step_sizes for schedule in schedules])
     with _one_thread():
+        generators = [seeded_generator(seed, number) for number in batch]
+        schedules = [make_schedule(generator) for generator in generators]
+        x = torch.stack([draw_source(generator) for generator in generators]).to(device)
+        y = torch.stack([draw_target(generator) for generator in generators]).to(device)
+        step_sizes = torch.stack([schedule.step_sizes for schedule in schedules])
         moved = follow_sinkhorn_flow(x, y, step_sizes, **solver)
     return torch.stack([schedule.times for schedule in schedules]), moved
 

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from sknsgf.sinkhorn._kernel import squared_cost
+from sknsgf.sinkhorn._kernel import ScaledKernel
 from sknsgf.sinkhorn._solver import SinkhornPotentials
 
 _CENTRE, _HALF_WIDTH = 1.5, 0.5  # of the spectrum [1, 2]
@@ -22,23 +22,15 @@ _CENTRE, _HALF_WIDTH = 1.5, 0.5  # of the spectrum [1, 2]
 
 def solve_self_batch(
     x: Tensor, epsilon: float, tol: float, max_iter: int, g: Tensor | None
-) -> tuple[SinkhornPotentials, Tensor]:
-    """Solve problems of shape (B, n, d); return the row-stochastic plans (B, n, n) too."""
-    n = x.shape[-2]
-    kernel = torch.exp(squared_cost(x, x).div_(-epsilon).clamp_(min=-80))
-    kernel.diagonal(dim1=-2, dim2=-1).fill_(1)
-    shift = math.log(n) / 2  # g = epsilon (log w + shift) turns sums into means
-    log_w = -0.5 * kernel.sum(-1).log() if g is None else g / epsilon - shift
-
+) -> tuple[SinkhornPotentials, ScaledKernel, tuple[Tensor, Tensor]]:
+    """Solve problems of shape (B, n, d); return the kernel and its scalings u, w as well."""
+    kernel = ScaledKernel(x, x, same=True)
+    kernel.absorb(torch.zeros_like(x[..., 0]), epsilon)
+    log_w = _guess(kernel, g)
     log_rows, error = _residual(kernel, log_w)
     step, rho, n_iter = torch.zeros_like(log_w), 0.0, 0
     while n_iter < max_iter and bool((error > tol).any()):
-        rho_before, rho = rho, 1 / (2 * _CENTRE / _HALF_WIDTH - rho)
-        if n_iter == 0:
-            rho = _HALF_WIDTH / _CENTRE
-            step = -log_rows / _CENTRE
-        else:
-            step = rho * rho_before * step - (2 * rho / _HALF_WIDTH) * log_rows
+        step, rho = _chebyshev(step, rho, log_rows)
         trial = log_w + step
         trial_rows, trial_error = _residual(kernel, trial)
         helped = (trial_error < error).unsqueeze(-1)
@@ -50,13 +42,42 @@ def solve_self_batch(
         )
         n_iter += 1
 
-    plan = kernel * torch.exp(log_w.unsqueeze(-2) + (log_w - log_rows).unsqueeze(-1))
-    f, g = epsilon * (log_w - log_rows + shift), epsilon * (log_w + shift)
-    return SinkhornPotentials(f, g, epsilon, n_iter, error, error <= tol), plan
+    w, u = log_w.exp(), (log_w - log_rows).exp()
+    # g = epsilon (log w + shift) turns sums into means.
+    shift = math.log(x.shape[-2]) / 2
+    f, g = kernel.potential(u) - epsilon * shift, epsilon * (log_w + shift)
+    return SinkhornPotentials(f, g, epsilon, n_iter, error, error <= tol), kernel, (u, w)
 
 
-def _residual(kernel: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Log row sums (B, n) of the scaled kernel, and its marginal error (B,)."""
-    w = log_w.exp()
-    log_rows = log_w + torch.bmm(w.unsqueeze(-2), kernel).squeeze(-2).log()
-    return log_rows, log_rows.expm1().abs().mean(-1)
+def project_onto_itself(x: Tensor, kernel: ScaledKernel, u: Tensor, w: Tensor) -> Tensor:
+    """Mean over each particle's neighbours (B, n, d); the particle itself if it has none."""
+    rounding = 8 * torch.finfo(w.dtype).eps
+    if bool(((u - 1).abs() <= rounding).all() & (1 - w <= rounding).all()):
+        return x
+    return kernel.project(u, w)
+
+
+def _guess(kernel: ScaledKernel, g: Tensor | None) -> Tensor:
+    """Log scaling to start from, within the bounds any solution keeps."""
+    log_n = math.log(kernel.x.shape[-2])
+    if g is None:
+        return -0.5 * kernel.forward(torch.ones_like(kernel.g)).log()
+    return (g / kernel.epsilon - log_n / 2).clamp(-log_n, 0)
+
+
+def _chebyshev(step: Tensor, rho: float, log_rows: Tensor) -> tuple[Tensor, float]:
+    """Next step of Chebyshev's semi-iteration, and its recurrence coefficient."""
+    if rho == 0:
+        return -log_rows / _CENTRE, _HALF_WIDTH / _CENTRE
+    rho, before = 1 / (2 * _CENTRE / _HALF_WIDTH - rho), rho
+    return rho * before * step - (2 * rho / _HALF_WIDTH) * log_rows, rho
+
+
+def _residual(kernel: ScaledKernel, log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Log row sums (B, n) of the scaled kernel, and a bound of its marginal error (B,).
+
+    Dividing by the row sums takes their excess out of the rows and puts at most as much
+    again into the columns.
+    """
+    log_rows = log_w + kernel.forward(log_w.exp()).log()
+    return log_rows, 2 * log_rows.expm1().abs().mean(-1)

@@ -1,14 +1,14 @@
 r"""Entropic optimal transport between two clouds.
 
-The unknown is the one potential :math:`\tilde g_j = g_j - \tfrac12\|y_j\|^2`. The other
-potential follows from it by a row softmax, so row marginals always hold, and the *marginal
-error* of the columns says how far the problem is from solved. ``docs/method.md`` derives
-the iteration.
+The unknown is the one potential :math:`g` on the columns. The other potential is its soft
+minimum, so row marginals always hold, and the *marginal error* of the columns says how far
+the problem is from solved. ``docs/method.md`` derives the iteration.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,11 @@ from sknsgf.sinkhorn._kernel import ScaledKernel, half_squared_norm
 _MAX_NEWTON_STEP = 4.0  # nats; the quadratic model means nothing further out
 _ABSORB_AT = 12.0  # nats of log v at which the scaling moves into the potential
 _MAX_CG = 60
+_CG_GOAL = 3e-3  # of the squared residual; the velocity shows what it leaves tenfold
 _COARSE_ITER = 8  # outer iterations spent on each temperature above the last
+_POOR_GUESS = 4e-2  # marginal error above which a warm start passes by warmer temperatures
+_TINY = 1e-30  # keeps a solved problem's 0 / 0 out of the batch
+_SUBSAMPLE = 2048  # points of each cloud that a large cold start is solved on first
 
 
 class SinkhornPotentials(NamedTuple):
@@ -59,96 +63,127 @@ class _Scaling(NamedTuple):
     column_mass: Tensor
     error: Tensor
 
-    def where(self, condition: Tensor, other: _Scaling) -> _Scaling:
-        pairs = zip(self, other, strict=True)
-        masks = (condition.view(-1, *[1] * (a.ndim - 1)) for a in self)
-        return _Scaling(*(torch.where(c, a, b) for c, (a, b) in zip(masks, pairs, strict=True)))
-
     def select(self, problems: Tensor) -> _Scaling:
         return _Scaling(*(field[problems] for field in self))
+
+    def update(self, problems: Tensor, other: _Scaling) -> _Scaling:
+        merged = (field.clone() for field in self)
+        return _Scaling(
+            *(m.index_put_((problems,), o) for m, o in zip(merged, other, strict=True))
+        )
 
 
 def solve_batch(
     x: Tensor, y: Tensor, epsilon: float, tol: float, max_iter: int, g: Tensor | None
-) -> tuple[SinkhornPotentials, ScaledKernel]:
-    """Solve problems of shape (B, n, d), (B, m, d); return the kernel with the final plan."""
-    centre = y.mean(-2, keepdim=True)
-    x, y = x - centre, y - centre
+) -> tuple[SinkhornPotentials, ScaledKernel, _Scaling]:
+    """Solve problems of shape (B, n, d), (B, m, d); return the scaled plan as well."""
     kernel = ScaledKernel(x, y)
-    y_norm = half_squared_norm(y)
+    if not kernel.stored:
+        kernel.keep_sample()
     if g is None:
-        g_tilde = torch.zeros_like(y_norm)
-        ladder, coarse_tol = _cold_ladder(kernel, epsilon), 5e-2
+        g, n_coarse = _cold_guess(kernel, epsilon)
+        scaling = _absorb(kernel, g, epsilon)
     else:
-        g_tilde = g - y_norm
-        ladder, coarse_tol = _warm_ladder(kernel, g_tilde, epsilon), 1e-2
+        scaling, n_coarse = _warm_guess(kernel, g, epsilon)
+    # One step even within the tolerance: along a flow the errors of a guess would add up
+    # while the velocity shrinks.
+    scaling, n_iter = _improve(kernel, _iterate(kernel, scaling), tol, max_iter - 1)
+
+    f, g = kernel.potential(scaling.u), kernel.g + epsilon * scaling.log_v
+    error, converged = scaling.error, scaling.error <= tol
+    potentials = SinkhornPotentials(f, g, epsilon, n_coarse + n_iter + 1, error, converged)
+    return potentials, kernel, scaling
+
+
+def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[Tensor, int]:
+    """Lower the temperature from the spread of the data to twice epsilon."""
+    if not kernel.stored:
+        return _guess_from_subsample(kernel, epsilon)
+    # This potential is exact where the temperature is high: rows see only x_i · y_j.
+    g = half_squared_norm(kernel.y - kernel.x.mean(-2, keepdim=True))
+    n_levels = max(0, math.ceil(math.log2(_spread(kernel.x, kernel.y) / epsilon)))
+    return _anneal(kernel, g, [epsilon * 2.0**k for k in range(n_levels, 0, -1)], 5e-2)
+
+
+def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scaling, int]:
+    """Start from a guess, by way of two warmer temperatures if it is poor."""
+    scaling = _absorb(kernel, g, epsilon)
+    if not bool((scaling.error > _POOR_GUESS).any()):
+        return scaling, 0
+    g, n_iter = _anneal(kernel, g, [4 * epsilon, 2 * epsilon], 1e-2)
+    return _absorb(kernel, g, epsilon), n_iter
+
+
+def _guess_from_subsample(kernel: ScaledKernel, epsilon: float) -> tuple[Tensor, int]:
+    """Solve for evenly spaced points and extend to all columns by the soft minimum."""
+    x, y = _thin(kernel.x, _SUBSAMPLE), _thin(kernel.y, _SUBSAMPLE)
+    potentials, *_ = solve_batch(x, y, epsilon, 1e-2, 20, None)
+    extension = ScaledKernel(kernel.y, x)
+    extension.absorb(potentials.f, epsilon)
+    u = 1 / extension.forward(torch.ones_like(potentials.f))
+    return extension.potential(u), potentials.n_iter
+
+
+def _thin(cloud: Tensor, size: int) -> Tensor:
+    return cloud[:, :: math.ceil(cloud.shape[1] / size)]
+
+
+def _spread(x: Tensor, y: Tensor) -> float:
+    """Estimate the standard deviation of x_i · y_j in the batch's widest problem."""
+    x, y = _thin(x - x.mean(-2, keepdim=True), 64), _thin(y - y.mean(-2, keepdim=True), 64)
+    return max(float((x @ y.mT).square().mean((-2, -1)).max()) ** 0.5, 1e-300)
+
+
+def _anneal(
+    kernel: ScaledKernel, g: Tensor, temperatures: list[float], tol: float
+) -> tuple[Tensor, int]:
     n_iter = 0
-    for temperature in ladder:
-        n_iter += _solve_at(kernel, g_tilde, temperature, coarse_tol, _COARSE_ITER)
-    n_iter += _solve_at(kernel, g_tilde, epsilon, tol, max_iter)
-
-    log_mass = kernel.absorb(g_tilde, epsilon)
-    f = half_squared_norm(x) - epsilon * (log_mass - math.log(y.shape[-2]))
-    error = _scale(kernel, torch.zeros_like(g_tilde)).error
-    return SinkhornPotentials(f, g_tilde + y_norm, epsilon, n_iter, error, error <= tol), kernel
+    for temperature in temperatures:
+        scaling = _absorb(kernel, g, temperature)
+        scaling, n = _improve(kernel, scaling, tol, _COARSE_ITER)
+        g, n_iter = kernel.g + temperature * scaling.log_v, n_iter + n
+    return g, n_iter
 
 
-def _cold_ladder(kernel: ScaledKernel, epsilon: float) -> list[float]:
-    """Temperatures from the spread of the scores down to twice epsilon, halving."""
-    spread = float(kernel.scores.std((-2, -1), correction=0).max())
-    n_levels = max(0, math.ceil(math.log2(max(spread, epsilon) / epsilon)))
-    return [epsilon * 2.0**k for k in range(n_levels, 0, -1)]
-
-
-def _warm_ladder(kernel: ScaledKernel, g_tilde: Tensor, epsilon: float) -> list[float]:
-    """Two warmer temperatures if the guess is poor, none if it is good."""
-    kernel.absorb(g_tilde, epsilon)
-    guess = _scale(kernel, torch.zeros_like(g_tilde))
-    return [4 * epsilon, 2 * epsilon] if bool((guess.error > 3e-2).any()) else []
-
-
-def _solve_at(
-    kernel: ScaledKernel, g_tilde: Tensor, epsilon: float, tol: float, max_iter: int
-) -> int:
-    """Improve `g_tilde` in place until every problem is within `tol`; count iterations."""
-    active = torch.arange(len(g_tilde), device=g_tilde.device)
-    kernel.absorb(g_tilde, epsilon)
-    scaling = _scale(kernel, torch.zeros_like(g_tilde))
-    n_iter = 0
-    while n_iter < max_iter:
+def _improve(
+    kernel: ScaledKernel, scaling: _Scaling, tol: float, max_iter: int
+) -> tuple[_Scaling, int]:
+    """Iterate until every problem is within `tol`; count iterations."""
+    for iteration in range(max_iter):
         unsolved = scaling.error > tol
         n_unsolved = int(unsolved.sum())
         if n_unsolved == 0:
-            break
-        if 2 * n_unsolved <= len(active):
-            g_tilde[active] += epsilon * scaling.log_v
-            active, kernel = active[unsolved], kernel.select(unsolved)
-            kernel.absorb(g_tilde[active], epsilon)
-            scaling = _scale(kernel, torch.zeros_like(g_tilde[active]))
+            return scaling, iteration
+        if 2 * n_unsolved <= len(unsolved):
+            part = kernel.select(unsolved)
+            left = max_iter - iteration
+            improved, n = _improve(part, scaling.select(unsolved), tol, left)
+            kernel.update(unsolved, part)
+            return scaling.update(unsolved, improved), iteration + n
         scaling = _iterate(kernel, scaling)
-        n_iter += 1
         if float(scaling.log_v.abs().amax()) > _ABSORB_AT:
-            g_tilde[active] += epsilon * scaling.log_v
-            kernel.absorb(g_tilde[active], epsilon)
-            scaling = _scale(kernel, torch.zeros_like(scaling.log_v))
-    g_tilde[active] += epsilon * scaling.log_v
-    return n_iter
+            scaling = _absorb(kernel, kernel.g + kernel.epsilon * scaling.log_v, kernel.epsilon)
+    return scaling, max_iter
+
+
+def _absorb(kernel: ScaledKernel, g: Tensor, epsilon: float) -> _Scaling:
+    kernel.absorb(g, epsilon)
+    return _scale(kernel, torch.zeros_like(g))
 
 
 def _iterate(kernel: ScaledKernel, scaling: _Scaling) -> _Scaling:
     """One Newton step and one Sinkhorn sweep; the sweep alone where Newton did not help."""
-    step = _newton_step(kernel, scaling)
-    trial = _sweep(kernel, _scale(kernel, scaling.log_v + step))
-    helped = trial.error < scaling.error
-    if bool(helped.all()):
+    trial = _sweep(kernel, _scale(kernel, scaling.log_v + _newton_step(kernel, scaling)))
+    failed = ~(trial.error < scaling.error)
+    if not bool(failed.any()):
         return trial
-    return trial.where(helped, _sweep(kernel, scaling))
+    kernel.sample = None  # a sample of the rows may have been too little
+    return trial.update(failed, _sweep(kernel, scaling).select(failed))
 
 
 def _scale(kernel: ScaledKernel, log_v: Tensor) -> _Scaling:
     v = log_v.exp()
-    u = 1 / kernel.forward(v)
-    column_mass = v * kernel.adjoint(u)
+    u, column_mass = kernel.balance(v)
     n_rows, n_columns = u.shape[-1], v.shape[-1]
     error = (column_mass - n_rows / n_columns).abs().sum(-1) / n_rows
     return _Scaling(log_v, v, u, column_mass, error)
@@ -161,31 +196,52 @@ def _sweep(kernel: ScaledKernel, scaling: _Scaling) -> _Scaling:
 
 
 def _newton_step(kernel: ScaledKernel, scaling: _Scaling) -> Tensor:
-    """Solve the semi-dual Newton equation by preconditioned conjugate gradients.
+    """Solve the semi-dual Newton equation by Jacobi-preconditioned conjugate gradients.
 
     The damping, proportional to the error (Levenberg), tames the near-assignment regime,
     where the Hessian is close to singular, and fades at the solution.
     """
     _, v, u, mass, error = scaling
-    diagonal = (1 + 0.03 * error.unsqueeze(-1)) * mass
-    residual = u.shape[-1] / v.shape[-1] - mass
-    goal = 0.1 * residual.abs().sum(-1, keepdim=True)
-    step = torch.zeros_like(residual)
-    direction = preconditioned = residual / diagonal
-    rz = (residual * preconditioned).sum(-1, keepdim=True)
+    sample = kernel.sample or kernel
+    curvature, weights = _curvature(kernel, scaling)
+    root = (curvature + 0.03 * error.unsqueeze(-1) * mass).sqrt()
+    scale = v / root
+
+    def hessian(p: Tensor) -> Tensor:
+        return torch.addcmul(p, scale, sample.smooth(scale * p, weights), value=-1)
+
+    step = _conjugate_gradients(hessian, (u.shape[-1] / v.shape[-1] - mass) / root) / root
+    step = step - step.mean(-1, keepdim=True)
+    longest = step.abs().amax(-1, keepdim=True)
+    return step * (_MAX_NEWTON_STEP / longest.clamp(min=_MAX_NEWTON_STEP))
+
+
+def _curvature(kernel: ScaledKernel, scaling: _Scaling) -> tuple[Tensor, Tensor]:
+    """Diagonal term of the Hessian, and the weight each of its rows has in the other."""
+    if kernel.sample is None:
+        return scaling.column_mass, scaling.u.square()
+    u, mass = kernel.sample.balance(scaling.v)
+    share = kernel.x.shape[1] / u.shape[-1]
+    return share * mass, share * u.square()
+
+
+def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], residual: Tensor) -> Tensor:
+    """Solve to a thirtieth of the residual, problem by problem: (B, m) to (B, m)."""
+    solution, direction = torch.zeros_like(residual), residual
+    square = _dot(residual, residual)
+    goal = _CG_GOAL * square
     for _ in range(_MAX_CG):
-        rows = u * kernel.forward(v * direction)
-        image = diagonal * direction - v * kernel.adjoint(u * rows)
-        curvature = (direction * image).sum(-1, keepdim=True)
-        unfinished = (residual.abs().sum(-1, keepdim=True) > goal) & (curvature > 0)
+        unfinished = square > goal
         if not bool(unfinished.any()):
             break
-        alpha = torch.where(unfinished, rz / curvature, 0)
-        step = step + alpha * direction
-        residual = residual - alpha * image
-        preconditioned = residual / diagonal
-        rz, rz_before = (residual * preconditioned).sum(-1, keepdim=True), rz
-        direction = preconditioned + torch.where(unfinished, rz / rz_before, 0) * direction
-    step = step - step.mean(-1, keepdim=True)
-    longest = step.abs().amax(-1, keepdim=True).clamp(min=_MAX_NEWTON_STEP)
-    return step * (_MAX_NEWTON_STEP / longest)
+        image = matrix(direction)
+        length = unfinished * square / _dot(direction, image).clamp_(min=_TINY)
+        solution = torch.addcmul(solution, length, direction)
+        residual = torch.addcmul(residual, length, image, value=-1)
+        square, before = _dot(residual, residual), square
+        direction = torch.addcmul(residual, square / before.clamp_(min=_TINY), direction)
+    return solution
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a, b).unsqueeze(-1)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sknsgf.sinkhorn._kernel import half_squared_norm, squared_cost
-from sknsgf.sinkhorn._self import solve_self_batch
+from sknsgf.sinkhorn._kernel import ScaledKernel, problems_together, squared_cost
+from sknsgf.sinkhorn._self import project_onto_itself, solve_self_batch
 from sknsgf.sinkhorn._solver import SinkhornPotentials, solve_batch
 
 _TOL = 2e-3
 _MAX_ITER = 200
-_PER_PROBLEM = ("f", "g", "marginal_error", "converged")
 
 
 class Transport(NamedTuple):
@@ -91,7 +92,10 @@ def transport(
 
     Notes
     -----
-    Memory is a small multiple of B n m numbers.
+    A problem of up to 2**25 pairs (5800 x 5800) keeps its kernel in memory, at most 256 MB in
+    single precision. The kernel of a larger one is formed again in blocks of rows whenever
+    it is needed: memory then grows with n + m only, by a sample of rows and a block, 250 MB
+    in single precision. Problems of a batch are solved together as far as that serves speed.
 
     References
     ----------
@@ -109,10 +113,12 @@ def transport(
     """
     _check_clouds(x, y)
     _check_epsilon(epsilon)
-    guess = None if g is None else _batched(g, 1)
-    potentials, kernel = solve_batch(_batched(x, 2), _batched(y, 2), epsilon, tol, max_iter, guess)
-    image = kernel.plan @ _batched(y, 2)
-    return _like(x, Transport(image, potentials))
+
+    def solve(x: Tensor, y: Tensor, g: Tensor | None) -> Transport:
+        potentials, kernel, scaling = solve_batch(x, y, epsilon, tol, max_iter, g)
+        return Transport(kernel.project(scaling.u, scaling.v), potentials)
+
+    return _by_problems(solve, x, y, g)
 
 
 def self_transport(
@@ -155,9 +161,12 @@ def self_transport(
     """
     _check_clouds(x, x)
     _check_epsilon(epsilon)
-    guess = None if g is None else _batched(g, 1)
-    potentials, plan = solve_self_batch(_batched(x, 2), epsilon, tol, max_iter, guess)
-    return _like(x, Transport(plan @ _batched(x, 2), potentials))
+
+    def solve(x: Tensor, _: Tensor, g: Tensor | None) -> Transport:
+        potentials, kernel, scalings = solve_self_batch(x, epsilon, tol, max_iter, g)
+        return Transport(project_onto_itself(x, kernel, *scalings), potentials)
+
+    return _by_problems(solve, x, x, g)
 
 
 def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
@@ -237,10 +246,12 @@ def barycentric_projection(x: Tensor, y: Tensor, g: Tensor, epsilon: float) -> T
     tensor([[0.]])
     """
     _check_clouds(x, y)
-    centre = y.mean(-2, keepdim=True)
-    scores = (x - centre) @ (y - centre).mT
-    g_tilde = g - half_squared_norm(y - centre)
-    return torch.softmax((scores + g_tilde.unsqueeze(-2)) / epsilon, -1) @ y
+    _check_epsilon(epsilon)
+    kernel = ScaledKernel(_batched(x, 2), _batched(y, 2))
+    kernel.absorb(_batched(g, 1), epsilon)
+    ones = torch.ones_like(kernel.g)
+    image = kernel.project(1 / kernel.forward(ones), ones)
+    return image if x.ndim == 3 else image.squeeze(0)
 
 
 def sinkhorn_divergence(
@@ -290,8 +301,8 @@ def sinkhorn_divergence(
     --------
     >>> import torch
     >>> x = torch.tensor([[0.0], [1.0]])
-    >>> sinkhorn_divergence(x, x + 2, blur=0.1).value  # a shift by 2 costs 2**2 / 2
-    tensor(2.0000)
+    >>> sinkhorn_divergence(x, x + 2, blur=0.1).value.round(decimals=3)  # 2**2 / 2
+    tensor(2.)
     """
     _check_epsilon(blur)
     across, within_x, within_y = (
@@ -311,17 +322,46 @@ def _dual_value(potentials: SinkhornPotentials) -> Tensor:
     return potentials.f.mean(-1) + potentials.g.mean(-1)
 
 
+def _by_problems(
+    solve: Callable[[Tensor, Tensor, Tensor | None], Transport],
+    x: Tensor,
+    y: Tensor,
+    g: Tensor | None,
+) -> Transport:
+    """Solve a batch, or one problem, as many problems at a time as memory serves best."""
+    xs, ys, guess = _batched(x, 2), _batched(y, 2), None if g is None else _batched(g, 1)
+    size = problems_together(xs, ys)
+    guesses = itertools.repeat(None) if guess is None else guess.split(size)
+    groups = zip(xs.split(size), ys.split(size), guesses, strict=False)
+    results = [solve(*group) for group in groups]
+    result = results[0] if len(results) == 1 else _concatenated(results)
+    return result if x.ndim == 3 else _unbatched(result)
+
+
+def _concatenated(results: list[Transport]) -> Transport:
+    parts = [result.potentials for result in results]
+    potentials = SinkhornPotentials(
+        f=torch.cat([p.f for p in parts]),
+        g=torch.cat([p.g for p in parts]),
+        epsilon=parts[0].epsilon,
+        n_iter=max(p.n_iter for p in parts),
+        marginal_error=torch.cat([p.marginal_error for p in parts]),
+        converged=torch.cat([p.converged for p in parts]),
+    )
+    return Transport(torch.cat([result.projection for result in results]), potentials)
+
+
 def _batched(tensor: Tensor, ndim: int) -> Tensor:
+    """Give a single problem a batch dimension; no gradient passes through a solver."""
+    tensor = tensor.detach()
     return tensor.unsqueeze(0) if tensor.ndim == ndim else tensor
 
 
-def _like(x: Tensor, result: Transport) -> Transport:
-    """Drop the batch dimension again if the caller's clouds had none."""
-    if x.ndim == 3:
-        return result
-    potentials = result.potentials
-    single = {name: getattr(potentials, name)[0] for name in _PER_PROBLEM}
-    return Transport(result.projection[0], potentials._replace(**single))
+def _unbatched(result: Transport) -> Transport:
+    projection, potentials = result
+    names = ("f", "g", "marginal_error", "converged")
+    first = {name: getattr(potentials, name).squeeze(0) for name in names}
+    return Transport(projection.squeeze(0), potentials._replace(**first))
 
 
 def _check_clouds(x: Tensor, y: Tensor) -> None:

@@ -1,0 +1,466 @@
+"""Entropic transport keeps its laws: marginals, symmetries, closed forms, and its word."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sknsgf.flow import sinkhorn_velocity
+from sknsgf.sinkhorn import (
+    SinkhornPotentials,
+    barycentric_projection,
+    coupling,
+    self_transport,
+    sinkhorn_divergence,
+    squared_cost,
+    transport,
+)
+
+TIGHT = {"tol": 1e-9, "max_iter": 500}
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def clouds(generator, device):
+    """Two clouds of unequal size, five units apart."""
+    x = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+    y = 2 * torch.randn(30, 2, generator=generator, dtype=torch.float64) + 5
+    return x.to(device), y.to(device)
+
+
+def reference_sinkhorn(x, y, epsilon, n_iter=20_000):
+    """Plain log-domain Sinkhorn, written from the optimality conditions."""
+    cost = (x.unsqueeze(-2) - y.unsqueeze(-3)).square().sum(-1) / 2
+    log_n, log_m = math.log(x.shape[-2]), math.log(y.shape[-2])
+    g = torch.zeros_like(cost[0])
+    for _ in range(n_iter):
+        f = epsilon * (log_m - torch.logsumexp((g - cost) / epsilon, 1))
+        g_before, g = g, epsilon * (log_n - torch.logsumexp((f[:, None] - cost) / epsilon, 0))
+        if (g - g_before).abs().max() < 1e-13 * epsilon:
+            break
+    return f, g
+
+
+def marginal_error(x, y, potentials):
+    """Mass by which the columns of the coupling miss their target, recomputed."""
+    columns = coupling(x, y, potentials).sum(-2)
+    return (columns - 1 / y.shape[-2]).abs().sum(-1)
+
+
+def centred(potential):
+    return potential - potential.mean(-1, keepdim=True)
+
+
+def rotation(angle, device):
+    cosine, sine = math.cos(angle), math.sin(angle)
+    matrix = [[cosine, -sine], [sine, cosine]]
+    return torch.tensor(matrix, dtype=torch.float64, device=device)
+
+
+# Against the definition
+
+
+@pytest.mark.parametrize("epsilon", [0.2, 1.0, 30.0])
+def test_potentials_match_plain_sinkhorn(clouds, epsilon):
+    x, y = clouds
+    f, g = reference_sinkhorn(x, y, epsilon)
+    result = transport(x, y, epsilon=epsilon, **TIGHT)
+    torch.testing.assert_close(centred(result.potentials.f), centred(f), atol=1e-6, rtol=0)
+    torch.testing.assert_close(centred(result.potentials.g), centred(g), atol=1e-6, rtol=0)
+    total = result.potentials.f.mean() + result.potentials.g.mean()
+    torch.testing.assert_close(total, f.mean() + g.mean(), atol=1e-8, rtol=0)
+
+
+def test_self_potentials_match_plain_sinkhorn(clouds):
+    x, _ = clouds
+    f, g = reference_sinkhorn(x, x, 0.3)
+    potentials = self_transport(x, epsilon=0.3, **TIGHT).potentials
+    torch.testing.assert_close(potentials.f, (f + g) / 2, atol=1e-7, rtol=0)
+    torch.testing.assert_close(potentials.f, potentials.g, atol=1e-7, rtol=0)
+
+
+def test_projection_is_the_mean_of_the_coupling(clouds):
+    x, y = clouds
+    result = transport(x, y, epsilon=0.5, **TIGHT)
+    plan = coupling(x, y, result.potentials)
+    torch.testing.assert_close(result.projection, len(x) * plan @ y)
+    again = barycentric_projection(x, y, result.potentials.g, 0.5)
+    torch.testing.assert_close(result.projection, again)
+
+
+def test_barycentric_projection_is_x_minus_the_gradient_of_f(clouds):
+    x, y = clouds
+    g = transport(x, y, epsilon=0.5).potentials.g
+    query = x.clone().requires_grad_()
+    f = -0.5 * torch.logsumexp((g - squared_cost(query, y)) / 0.5, -1)
+    (gradient,) = torch.autograd.grad(f.sum(), query)
+    torch.testing.assert_close(barycentric_projection(x, y, g, 0.5), x - gradient)
+
+
+def test_coupling_has_the_marginals(clouds):
+    x, y = clouds
+    plan = coupling(x, y, transport(x, y, epsilon=0.5, **TIGHT).potentials)
+    uniform_rows, uniform_columns = (
+        torch.full_like(x[:, 0], 1 / 40),
+        torch.full_like(y[:, 0], 1 / 30),
+    )
+    torch.testing.assert_close(plan.sum(1), uniform_rows)
+    torch.testing.assert_close(plan.sum(0), uniform_columns, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 50])
+def test_squared_cost_matches_the_definition(dim, generator, device):
+    x = torch.randn(2, 5, dim, generator=generator, dtype=torch.float64).to(device)
+    y = torch.randn(2, 7, dim, generator=generator, dtype=torch.float64).to(device)
+    torch.testing.assert_close(squared_cost(x, y), torch.cdist(x, y).square() / 2)
+
+
+# Symmetries
+
+
+def test_translation_moves_only_the_projection(clouds):
+    x, y = clouds
+    shift = torch.tensor([3.0, -7.0], dtype=x.dtype, device=x.device)
+    before = transport(x, y, epsilon=0.5, **TIGHT)
+    after = transport(x + shift, y + shift, epsilon=0.5, **TIGHT)
+    torch.testing.assert_close(after.projection, before.projection + shift)
+    torch.testing.assert_close(after.potentials.f, before.potentials.f, atol=1e-7, rtol=0)
+
+
+def test_velocity_turns_with_the_clouds(clouds):
+    x, y = clouds
+    turn = rotation(0.7, x.device)
+    before = sinkhorn_velocity(x, y, blur=0.6, **TIGHT).velocity
+    after = sinkhorn_velocity(x @ turn.T, y @ turn.T, blur=0.6, **TIGHT).velocity
+    torch.testing.assert_close(after, before @ turn.T, atol=1e-7, rtol=0)
+
+
+def test_velocity_follows_its_particles(clouds, generator):
+    x, y = clouds
+    rows = torch.randperm(len(x), generator=generator)
+    columns = torch.randperm(len(y), generator=generator)
+    before = sinkhorn_velocity(x, y, blur=0.6, **TIGHT).velocity
+    after = sinkhorn_velocity(x[rows], y[columns], blur=0.6, **TIGHT).velocity
+    torch.testing.assert_close(after, before[rows], atol=1e-7, rtol=0)
+
+
+def test_divergence_is_symmetric_and_zero_on_the_diagonal(clouds):
+    x, y = clouds
+    forwards = sinkhorn_divergence(x, y, blur=0.5, **TIGHT).value
+    backwards = sinkhorn_divergence(y, x, blur=0.5, **TIGHT).value
+    torch.testing.assert_close(forwards, backwards)
+    assert abs(float(sinkhorn_divergence(x, x.clone(), blur=0.5, **TIGHT).value)) < 1e-9
+
+
+# Closed forms
+
+
+def test_a_shift_costs_half_its_square(clouds):
+    x, _ = clouds
+    shift = torch.tensor([1.0, -2.0], dtype=x.dtype, device=x.device)
+    value = sinkhorn_divergence(x, x + shift, blur=0.5, **TIGHT).value
+    torch.testing.assert_close(value, shift.square().sum() / 2)
+    velocity = sinkhorn_velocity(x, x + shift, blur=0.5, **TIGHT).velocity
+    torch.testing.assert_close(velocity, shift.expand_as(x), atol=1e-7, rtol=0)
+
+
+def gaussian_divergence(mean_gap, std_x, std_y, epsilon):
+    """Closed form between N(0, a² I) and N(gap, b² I), Janati et al. 2020, theorem 1."""
+
+    def bures(a, b):
+        # Their sigma² is half of epsilon for the cost |x − y|²: epsilon for its half.
+        root = math.sqrt(4 * a**2 * b**2 + epsilon**2)
+        return (
+            a**2 + b**2 - (root - epsilon * math.log((root + epsilon) / (2 * epsilon)) - epsilon)
+        )
+
+    debiased = bures(std_x, std_y) - (bures(std_x, std_x) + bures(std_y, std_y)) / 2
+    return (mean_gap @ mean_gap + len(mean_gap) * debiased) / 2
+
+
+def test_divergence_between_gaussians_matches_the_closed_form(generator, device):
+    gap = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    x = torch.randn(1500, 2, generator=generator, dtype=torch.float64)
+    y = 1.7 * torch.randn(1500, 2, generator=generator, dtype=torch.float64) + gap
+    value = float(sinkhorn_divergence(x.to(device), y.to(device), blur=1.0).value)
+    assert value == pytest.approx(float(gaussian_divergence(gap, 1.0, 1.7, 1.0)), rel=0.05)
+
+
+def test_one_particle_goes_to_the_mean(clouds):
+    _, y = clouds
+    result = transport(y[:1], y, epsilon=0.1)
+    torch.testing.assert_close(result.projection, y.mean(0, keepdim=True), atol=1e-4, rtol=0)
+
+
+def test_one_target_draws_every_particle(clouds):
+    x, y = clouds
+    result = sinkhorn_velocity(x, y[:1], blur=1e-3)
+    torch.testing.assert_close(result.velocity, y[:1] - x)
+    assert result.converged
+
+
+def test_small_blur_on_the_line_sorts(generator, device):
+    x = torch.arange(20, dtype=torch.float64, device=device).unsqueeze(-1)
+    order = torch.randperm(20, generator=generator).to(device)
+    result = transport(x, 100 + 3 * x[order], epsilon=1e-2)
+    torch.testing.assert_close(result.projection, 100 + 3 * x)
+
+
+# The velocity is a gradient
+
+
+def test_velocity_is_minus_n_times_the_gradient_of_the_divergence(clouds):
+    x, y = clouds
+    velocity = sinkhorn_velocity(x, y, blur=0.8, tol=1e-11, max_iter=500).velocity
+
+    def divergence(cloud):
+        return float(sinkhorn_divergence(cloud, y, blur=0.8, tol=1e-11, max_iter=500).value)
+
+    for row, column in ((0, 0), (7, 1), (39, 0)):
+        nudge = torch.zeros_like(x)
+        nudge[row, column] = 1e-4
+        slope = (divergence(x + nudge) - divergence(x - nudge)) / 2e-4
+        assert float(velocity[row, column]) == pytest.approx(-len(x) * slope, abs=1e-6)
+
+
+def test_a_small_step_along_the_velocity_lowers_the_divergence(clouds):
+    x, y = clouds
+    before = sinkhorn_divergence(x, y, blur=0.5).value
+    moved = x + 0.05 * sinkhorn_velocity(x, y, blur=0.5).velocity
+    assert sinkhorn_divergence(moved, y, blur=0.5).value < before
+
+
+# Large clouds
+
+
+@pytest.fixture
+def small_memory(monkeypatch):
+    """Limits so low that forty points do not fit."""
+    limits = {"_STORED": 400, "_TOGETHER_CPU": 400, "_BLOCK_CPU": 300, "_SAMPLE": 400}
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"sknsgf.sinkhorn._kernel.{name}", limit)
+    monkeypatch.setattr("sknsgf.sinkhorn._solver._SUBSAMPLE", 15)
+
+
+@pytest.mark.parametrize("dim", [2, 6])
+def test_blocked_equals_dense(dim, generator, device, request):
+    x = torch.randn(40, dim, generator=generator, dtype=torch.float64).to(device)
+    y = 2 * torch.randn(30, dim, generator=generator, dtype=torch.float64).to(device) + 3
+    dense = _everything(x, y)
+    request.getfixturevalue("small_memory")
+    blocked = _everything(x, y)
+    for one, other in zip(dense, blocked, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+def _everything(x, y):
+    g = y.sum(-1)
+    velocity = sinkhorn_velocity(x, y, blur=0.6, **TIGHT)
+    assert velocity.converged
+    warm = sinkhorn_velocity(x, y, blur=0.6, **TIGHT, state=velocity.state)
+    divergence = sinkhorn_divergence(x, y, blur=0.6, **TIGHT).value
+    return velocity.velocity, warm.velocity, divergence, barycentric_projection(x, y, g, 0.4)
+
+
+def test_a_batch_is_solved_in_parts(clouds, small_memory):
+    x, y = (torch.stack([cloud, cloud + 1, 2 * cloud]) for cloud in clouds)
+    together = transport(x, y, epsilon=0.5, **TIGHT)
+    alone = transport(x[2], y[2], epsilon=0.5, **TIGHT)
+    torch.testing.assert_close(together.projection[2], alone.projection)
+    assert together.potentials.converged.shape == (3,)
+    warm = transport(x, y, epsilon=0.5, **TIGHT, g=together.potentials.g)
+    torch.testing.assert_close(warm.projection, together.projection, atol=1e-7, rtol=0)
+
+
+def test_no_gradient_is_asked_of_the_solver(clouds):
+    x, y = clouds
+    assert not transport(x.requires_grad_(), y, epsilon=0.5).projection.requires_grad
+
+
+# Hazards
+
+
+def hazard_pairs():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(24, 3, generator=generator, dtype=torch.float64)
+    y = torch.randn(16, 3, generator=generator, dtype=torch.float64) + 2
+    outlier = y.clone()
+    outlier[0] = 1e4
+    return {
+        "one particle": (x[:1], y),
+        "one target": (x, y[:1]),
+        "one of each": (x[:1], y[:1]),
+        "identical": (x, x.clone()),
+        "all points equal": (x[:1].expand(9, 3), x[:1].expand(5, 3)),
+        "duplicates": (x[:4].repeat(5, 1), y[:3].repeat(7, 1)),
+        "an outlier": (x, outlier),
+        "far from the origin": (x + 1e3, y + 1e3),
+        "far from each other": (x, y + 1e3),
+        "one dimension": (x[:, :1], y[:, :1]),
+        "many dimensions": (x.repeat(1, 200), y.repeat(1, 200)),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("blur", [1e-3, 0.5, 1e4])
+@pytest.mark.parametrize("hazard", hazard_pairs())
+def test_hazards_stay_finite_and_report_the_truth(hazard, blur, dtype, device):
+    x, y = (cloud.to(device, dtype) for cloud in hazard_pairs()[hazard])
+    result = sinkhorn_velocity(x, y, blur=blur)
+    assert result.velocity.isfinite().all()
+    assert all(potential.isfinite().all() for potential in result.state)
+    assert 0 <= result.marginal_error <= 2
+    assert bool(result.converged) == bool(result.marginal_error <= 2e-3)
+    assert sinkhorn_divergence(x, y, blur=blur).value.isfinite()
+
+
+def test_near_assignment_is_solved(generator, device):
+    x = torch.randn(64, 200, generator=generator).to(device)
+    y = 2 * torch.randn(64, 200, generator=generator).to(device)
+    assert float(squared_cost(x, y).max()) / 0.25 > 87  # plain kernels underflow here
+    result = transport(x, y, epsilon=0.25)
+    assert result.potentials.converged
+    winners = coupling(x, y, result.potentials).argmax(-1)
+    assert len(winners.unique()) == 64
+
+
+def test_a_slow_problem_does_not_disturb_the_others(generator, device):
+    easy = torch.randn(3, 30, 2, generator=generator, dtype=torch.float64).to(device)
+    x, y = easy, easy.roll(1, 0)
+    hard_x, hard_y = x[:1], 300 * y[:1]
+    both = transport(torch.cat([x, hard_x]), torch.cat([y, hard_y]), epsilon=0.05, tol=1e-8)
+    alone = transport(x, y, epsilon=0.05, tol=1e-8)
+    torch.testing.assert_close(both.projection[:3], alone.projection, atol=1e-6, rtol=0)
+
+
+def test_not_converged_is_an_answer(clouds):
+    x, y = clouds
+    result = sinkhorn_velocity(x, y, blur=0.05, tol=1e-12, max_iter=1)
+    assert not result.converged
+    assert result.marginal_error > 1e-12
+    assert result.velocity.isfinite().all()
+
+
+def test_a_bad_guess_is_overcome(clouds):
+    x, y = clouds
+    guess = 50 * torch.sin(torch.arange(30.0, dtype=x.dtype, device=x.device))
+    result = transport(x, y, epsilon=0.1, tol=1e-8, g=guess)
+    assert result.potentials.converged
+    cold = transport(x, y, epsilon=0.1, tol=1e-8)
+    torch.testing.assert_close(result.projection, cold.projection, atol=1e-6, rtol=0)
+
+
+def test_warm_start_follows_the_flow(clouds):
+    x, y = clouds
+    state = None
+    for _ in range(5):
+        warm = sinkhorn_velocity(x, y, blur=0.5, tol=1e-8, state=state, step_size=0.3)
+        cold = sinkhorn_velocity(x, y, blur=0.5, tol=1e-8)
+        torch.testing.assert_close(warm.velocity, cold.velocity, atol=1e-6, rtol=0)
+        x, state = x + 0.3 * warm.velocity, warm.state
+
+
+def test_single_precision_agrees_with_double(clouds):
+    x, y = clouds
+    double = sinkhorn_velocity(x, y, blur=0.5, tol=1e-4).velocity
+    single = sinkhorn_velocity(x.float(), y.float(), blur=0.5, tol=1e-4).velocity
+    assert (single - double).norm() < 1e-3 * double.norm()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.zeros(3, 2), torch.zeros(3, 3), "same space"),
+        (torch.zeros(3, 2), torch.zeros(1, 3, 2), "same size"),
+        (torch.zeros(3, 2), torch.zeros(3, 2).double(), "convert one"),
+        (torch.zeros(0, 2), torch.zeros(3, 2), "no empty dimension"),
+        (torch.zeros(3, 2).long(), torch.zeros(3, 2).long(), "convert it first"),
+    ],
+)
+def test_clouds_that_do_not_fit_are_refused(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        transport(x, y, epsilon=1.0)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.inf, math.nan])
+def test_impossible_temperatures_are_refused(epsilon):
+    with pytest.raises(ValueError, match="positive and finite"):
+        transport(torch.zeros(3, 2), torch.zeros(3, 2), epsilon=epsilon)
+
+
+# Properties of any problem
+
+
+@st.composite
+def problems(draw, dtypes=(torch.float32, torch.float64)):
+    """Batches of clouds of any scale, apart, overlapping, repeated or identical."""
+    n, m = draw(st.integers(1, 64)), draw(st.integers(1, 64))
+    dim, scale = draw(st.integers(1, 100)), 10.0 ** draw(st.integers(-6, 6))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    x = torch.randn(2, n, dim, generator=generator, dtype=torch.float64)
+    y = torch.randn(2, m, dim, generator=generator, dtype=torch.float64)
+    shape = draw(st.sampled_from(["overlapping", "apart", "duplicates", "identical"]))
+    if shape == "apart":
+        y = y + 20
+    elif shape == "duplicates":
+        x = x[:, torch.arange(n) // 2]
+    elif shape == "identical":
+        y = x.clone()
+    blur = scale * draw(st.sampled_from([0.03, 0.3, 3.0, 30.0]))
+    dtype = draw(st.sampled_from(dtypes))
+    return (scale * x).to(dtype), (scale * y).to(dtype), blur
+
+
+SEARCH = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@SEARCH
+@given(problem=problems())
+def test_any_problem_is_finite_and_honest(problem, device):
+    x, y, blur = problem[0].to(device), problem[1].to(device), problem[2]
+    projection, potentials = transport(x, y, epsilon=blur**2, max_iter=60)
+    assert projection.isfinite().all()
+    assert potentials.f.isfinite().all()
+    assert potentials.g.isfinite().all()
+    # Recomputed in double precision; the slack is the rounding of single-precision
+    # potentials, a few ulp of the largest cost, in units of the temperature.
+    exact = SinkhornPotentials(potentials.f.double(), potentials.g.double(), *potentials[2:])
+    rounding = 8 * torch.finfo(x.dtype).eps * float(squared_cost(x, y).max()) / blur**2
+    if rounding < 0.1:
+        measured = marginal_error(x.double(), y.double(), exact)
+        assert (measured[potentials.converged] <= 2e-3 + 2 * rounding).all()
+
+
+@SEARCH
+@given(problem=problems(dtypes=(torch.float64,)))
+def test_batched_equals_one_by_one(problem, device):
+    x, y, blur = problem[0].to(device), problem[1].to(device), problem[2]
+    together = sinkhorn_velocity(x, y, blur=blur, tol=1e-8, max_iter=100)
+    for b in range(2):
+        alone = sinkhorn_velocity(x[b], y[b], blur=blur, tol=1e-8, max_iter=100)
+        if alone.converged and together.converged[b]:
+            gap = (together.velocity[b] - alone.velocity).abs().max()
+            assert gap <= 1e-5 * max(float(squared_cost(x, y).max().sqrt()), blur)
+
+
+@SEARCH
+@given(problem=problems(dtypes=(torch.float64,)))
+def test_warm_equals_cold(problem, device):
+    x, y, blur = problem[0].to(device), problem[1].to(device), problem[2]
+    settings = {"epsilon": blur**2, "tol": 1e-8, "max_iter": 100}
+    cold = transport(x, y, **settings)
+    warm = transport(x, y, **settings, g=0.9 * cold.potentials.g)
+    both = cold.potentials.converged & warm.potentials.converged
+    gap = (warm.projection - cold.projection)[both].abs().max() if both.any() else 0.0
+    assert gap <= 1e-5 * max(float(squared_cost(x, y).max().sqrt()), blur)
