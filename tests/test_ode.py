@@ -1,0 +1,157 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from sknsgf.ode import METHODS, integrate, invert
+
+ORDERS = {"euler": 1, "heun": 2, "rk4": 4}
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def tilted_square(t, x):
+    """A nonlinear field that changes in time, with a known solution."""
+    return x.square() * torch.cos(t).unsqueeze(-1)
+
+
+def solution_of_tilted_square(x, start, stop):
+    return 1 / (1 / x - (math.sin(stop) - math.sin(start)))
+
+
+@pytest.fixture
+def x(device):
+    return torch.tensor([[0.2, -0.6], [0.5, 0.3], [-0.4, 0.6]], dtype=torch.float64, device=device)
+
+
+def grid(start, stop, n_steps, x):
+    return torch.linspace(start, stop, n_steps + 1, dtype=x.dtype, device=x.device)
+
+
+def counting(velocity):
+    def counted(t, x):
+        assert t.shape == x.shape[:1]
+        counted.calls += 1
+        return velocity(t, x)
+
+    counted.calls = 0
+    return counted
+
+
+@each_method
+@pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, -0.5)])
+def test_observed_order(method, start, stop, x):
+    exact = solution_of_tilted_square(x, start, stop)
+
+    def error(n_steps):
+        solution = integrate(tilted_square, x, grid(start, stop, n_steps, x), method=method)
+        return float((solution.x[-1] - exact).abs().max())
+
+    observed = math.log2(error(40) / error(80))
+    assert observed == pytest.approx(ORDERS[method], abs=0.25)
+
+
+@each_method
+def test_time_alone_is_integrated_to_the_order_of_the_method(method, x):
+    # Quadrature: Euler is exact for constants, Heun (trapezium) for lines, RK4 (Simpson) for
+    # cubics, and none for the next power.
+    exact_degree = {"euler": 0, "heun": 1, "rk4": 3}[method]
+    for degree in range(exact_degree + 2):
+        moved = integrate(
+            lambda t, x, p=degree: (p + 1) * t.unsqueeze(-1) ** p + 0 * x,
+            x,
+            grid(0, 1, 3, x),
+            method=method,
+        ).x[-1]
+        is_exact = torch.allclose(moved, x + 1, rtol=0, atol=1e-12)
+        assert is_exact == (degree <= exact_degree)
+
+
+@each_method
+def test_states_are_those_of_the_grid(method, x):
+    times = grid(0, 1, 5, x)
+    solution = integrate(tilted_square, x, times, method=method)
+    assert solution.x.shape == (6, *x.shape)
+    torch.testing.assert_close(solution.t, times, rtol=0, atol=0)
+    torch.testing.assert_close(solution.x[0], x, rtol=0, atol=0)
+    part = integrate(tilted_square, solution.x[2], times[2:], method=method)
+    torch.testing.assert_close(part.x, solution.x[2:], rtol=0, atol=0)
+
+
+@each_method
+def test_nfe_counts_the_calls(method, x):
+    times = grid(0, 1, 7, x)
+    velocity = counting(tilted_square)
+    assert integrate(velocity, x, times, method=method).nfe == velocity.calls
+    assert velocity.calls == 7 * {"euler": 1, "heun": 2, "rk4": 4}[method]
+    velocity = counting(tilted_square)
+    assert invert(velocity, x, times, method=method, n_iterations=3).nfe == velocity.calls > 0
+
+
+@each_method
+@pytest.mark.parametrize("solve", [integrate, invert])
+def test_times_of_each_state_are_its_own(method, solve, x):
+    ends = [(0.0, 1.0), (0.3, 0.9), (0.8, 0.1)]
+    times = torch.stack([grid(*end, 6, x) for end in ends], 1)
+    together = solve(tilted_square, x, times, method=method)
+    assert together.t.shape == (7, 3)
+    for i in range(len(x)):
+        alone = solve(tilted_square, x[i : i + 1], times[:, i], method=method)
+        torch.testing.assert_close(together.x[:, i : i + 1], alone.x, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(together.t[:, i], alone.t, rtol=0, atol=0)
+
+
+@each_method
+def test_a_state_whose_time_stands_still_stays(method, x):
+    times = grid(0, 1, 4, x).unsqueeze(-1).expand(-1, 3).clone()
+    times[:, 1] = 0.5
+    moved = integrate(tilted_square, x, times, method=method).x[-1]
+    torch.testing.assert_close(moved[1], x[1], rtol=0, atol=0)
+    assert (moved[[0, 2]] != x[[0, 2]]).all()
+
+
+@each_method
+def test_invert_undoes_integrate(method, x):
+    times = grid(0, 1, 20, x)
+    there = integrate(tilted_square, x, times, method=method)
+    back = invert(tilted_square, there.x[-1], times, method=method, n_iterations=30)
+    torch.testing.assert_close(back.x, there.x.flip(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(back.t, times.flip(0), rtol=0, atol=0)
+
+
+def test_invert_is_closer_than_integrating_backwards(x):
+    times = grid(0, 1, 10, x)
+    end = integrate(tilted_square, x, times).x[-1]
+    backwards = integrate(tilted_square, end, times.flip(0)).x[-1]
+    error, error_backwards = (
+        float((start - x).abs().max())
+        for start in (invert(tilted_square, end, times).x[-1], backwards)
+    )
+    assert error < 1e-5 < 1e-2 < error_backwards
+
+
+def test_each_inversion_iteration_gains_the_same_factor(x):
+    # The map x -> x + h a x has a fixed-point iteration that contracts by h a exactly.
+    times = grid(0, 0.2, 1, x)
+    end = integrate(lambda t, x: -x, x, times).x[-1]
+    errors = [
+        float((invert(lambda t, x: -x, end, times, n_iterations=n).x[-1] - x).norm())
+        for n in range(1, 5)
+    ]
+    ratios = [after / before for before, after in pairwise(errors)]
+    assert ratios == pytest.approx([0.2] * 3, rel=1e-9)
+
+
+@each_method
+@pytest.mark.parametrize("solve", [integrate, invert])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept(method, solve, dtype, x):
+    x = x.to(dtype)
+    solution = solve(tilted_square, x, grid(0, 1, 3, x), method=method)
+    assert solution.x.dtype == solution.t.dtype == dtype
+
+
+@pytest.mark.parametrize("solve", [integrate, invert])
+def test_unknown_method_names_the_options(solve, x):
+    with pytest.raises(ValueError, match=r"euler.*heun.*rk4.*'midpoint'"):
+        solve(tilted_square, x, grid(0, 1, 3, x), method="midpoint")
