@@ -80,7 +80,7 @@ def integrate(velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler"
     >>> growth.x[-1], growth.nfe  # e = 2.718282 to fourth order
     (tensor([[2.7183]], dtype=torch.float64), 40)
     """
-    tableau = _find_tableau(method)
+    tableau, t = _find_tableau(method), t.to(x)
     states = [x]
     for start, stop in pairwise(t):
         states.append(_step(velocity, states[-1], start, stop - start, tableau))
@@ -134,7 +134,7 @@ def invert(
     >>> invert(decay, there.x[-1], grid).x[-1]
     tensor([[1.0000]], dtype=torch.float64)
     """
-    tableau = _find_tableau(method)
+    tableau, t = _find_tableau(method), t.to(x)
     states = [x]
     for stop, start in pairwise(t.flip(0)):
         guess = states[-1]

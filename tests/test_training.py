@@ -351,3 +351,51 @@ def test_where_records_disagree_the_weights_decide(device):
         **{**SETTINGS, "max_iter": 1000},
     )
     assert float(fitted.at) == pytest.approx(0.75, abs=1e-3)
+
+
+class Weight(nn.Module):
+    """One weight that a constant gradient moves, in a module that counts as false."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def __len__(self):
+        return 0
+
+
+def stop_early(held_out, max_iter):
+    losses = iter(held_out)
+    return train(
+        Weight(),
+        lambda network: network.weight,
+        max_iter=max_iter,
+        learning_rate=0.1,
+        ema_decay=0,
+        validation_loss=lambda network: torch.tensor(next(losses)),
+    )
+
+
+@pytest.mark.parametrize("max_iter", [5, 40, 99, 100, 1000])
+def test_patience_is_a_fifth_of_the_run(max_iter):
+    _, history = stop_early([1.0] + [2.0] * max_iter, max_iter)
+    first = int(history.validation_iter[0])
+    every = max(1, max_iter // 50)
+    assert history.status == "stopped early"
+    assert 0 <= len(history.loss) - first - 0.2 * max_iter < every
+
+
+def test_a_held_out_loss_that_starts_as_nan_is_improved_upon():
+    _, history = stop_early([math.nan, math.nan, *(1 / k for k in range(1, 100))], 50)
+    assert history.status == "completed" and len(history.loss) == 50
+
+
+def test_the_best_network_is_returned_whatever_its_truth_value():
+    best, _ = stop_early([1.0] + [2.0] * 50, 50)
+    last, _ = stop_early([2.0] + [1 / k for k in range(1, 51)], 50)
+    assert 0 > float(best.weight) > float(last.weight)
+
+
+def test_history_without_validation_is_empty_and_typed():
+    _, history = train(Weight(), lambda f: f.weight, max_iter=2, learning_rate=0.1, ema_decay=0)
+    assert history.validation_iter.dtype == torch.int64 and len(history.validation_loss) == 0

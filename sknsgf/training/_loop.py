@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 _CLIP_NORM = 1.0
 _N_VALIDATIONS = 50  # in a full run
-_PATIENCE = 10  # validations without a better loss before stopping early
+_PATIENCE = 0.2  # share of a full run without a better held-out loss before stopping
 
 
 class TrainingHistory(NamedTuple):
@@ -93,7 +93,7 @@ def train(
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.99), fused=fused)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(max_iter))
     average = _Average(network, ema_decay)
-    watch = _EarlyStopping(validation_loss, every=max(1, max_iter // _N_VALIDATIONS))
+    watch = _EarlyStopping(validation_loss, max_iter)
     losses: list[float] = []
     status = "completed"
     network.train()
@@ -114,9 +114,12 @@ def train(
         if watch.should_stop(iteration, average.network):
             status = "stopped early"
             break
-    fitted = watch.best or average.network
+    fitted = average.network if watch.best is None else watch.best
     history = TrainingHistory(
-        torch.tensor(losses), torch.tensor(watch.iterations), torch.tensor(watch.losses), status
+        loss=torch.tensor(losses),
+        validation_iter=torch.tensor(watch.iterations, dtype=torch.int64),
+        validation_loss=torch.tensor(watch.losses),
+        status=status,
     )
     return fitted.eval(), history
 
@@ -159,11 +162,14 @@ class _Average:
 class _EarlyStopping:
     """Keeps the best average by held-out loss, and says when to give up waiting."""
 
-    def __init__(self, loss: Callable[[nn.Module], Tensor] | None, every: int):
-        self.loss, self.every = loss, every
+    def __init__(self, loss: Callable[[nn.Module], Tensor] | None, max_iter: int):
+        self.loss = loss
+        self.every = max(1, max_iter // _N_VALIDATIONS)
+        self.patience = _PATIENCE * max_iter
         self.iterations: list[int] = []
         self.losses: list[float] = []
         self.best: nn.Module | None = None
+        self.best_loss, self.best_iteration = math.inf, 0
 
     def should_stop(self, iteration: int, network: nn.Module) -> bool:
         if self.loss is None or iteration % self.every:
@@ -171,8 +177,9 @@ class _EarlyStopping:
         network.eval()
         with torch.no_grad():
             value = float(self.loss(network))
-        if not self.losses or value < min(self.losses):
-            self.best = copy.deepcopy(network)
         self.iterations.append(iteration)
         self.losses.append(value)
-        return len(self.losses) - 1 - self.losses.index(min(self.losses)) >= _PATIENCE
+        if value < self.best_loss:
+            self.best, self.best_loss = copy.deepcopy(network), value
+            self.best_iteration = iteration
+        return iteration - self.best_iteration >= self.patience
