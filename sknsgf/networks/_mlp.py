@@ -32,7 +32,7 @@ class VelocityMLP(nn.Module):
         super().__init__()
         self.embedding = TimeEmbedding()
         widths = [n_features + self.embedding.n_features, *hidden_layer_sizes]
-        layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.SiLU())]
+        layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.GELU())]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_features))
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from sknsgf.training import TrainingHistory, train, velocity_matching_loss
 
 _POOL_TOL = 5e-3  # marginal error; the network's own error is several times larger
 _POOL_MAX_ITER = 50
-_REUSE = 3  # times a record is drawn, on average, in a full run
+_REUSE = 2  # times a record is drawn, on average, in a full run
 _POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
 _HELD_OUT = 0.1  # share of the simulations kept for early stopping
 _N_HELD_OUT_RECORDS = 4096
@@ -97,8 +97,8 @@ class NSGFSampler(BaseFlowSampler):
     max_iter : int, default=3000
         Training steps: the effort. More give a closer fit and take proportionally longer,
         simulations included.
-    learning_rate : float, default=3e-3
-        Peak learning rate.
+    learning_rate : float, default=1e-2
+        Peak learning rate. The default suits the perceptron; larger networks want less.
     batch_size : int, default=256
         Records in a training step.
     ema_decay : float, default=0.995
@@ -225,7 +225,7 @@ class NSGFSampler(BaseFlowSampler):
         network: Any = "auto",
         hidden_layer_sizes: Sequence[int] = (256, 256, 256),
         max_iter: int = 3000,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 1e-2,
         batch_size: int = 256,
         ema_decay: float = 0.995,
         early_stopping: bool = False,
