@@ -7,6 +7,7 @@ from sknsgf.flow._simulation import (
     seeded_generator,
     simulate_sinkhorn_flow,
 )
+from sknsgf.flow._straight import coupled_pairs, straight_records
 from sknsgf.flow._velocity import SinkhornState, SinkhornVelocity, sinkhorn_velocity
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "Trajectories",
     "TrajectoryPool",
     "constant_schedule",
+    "coupled_pairs",
     "follow_sinkhorn_flow",
     "seeded_generator",
     "simulate_sinkhorn_flow",
     "sinkhorn_velocity",
+    "straight_records",
     "straight_schedule",
 ]

@@ -2,6 +2,7 @@
 
 from sknsgf.networks._embedding import TimeEmbedding
 from sknsgf.networks._mlp import VelocityMLP
+from sknsgf.networks._predictor import TimePredictor
 from sknsgf.networks._standardised import StandardisedVelocity
 
-__all__ = ["StandardisedVelocity", "TimeEmbedding", "VelocityMLP"]
+__all__ = ["StandardisedVelocity", "TimeEmbedding", "TimePredictor", "VelocityMLP"]

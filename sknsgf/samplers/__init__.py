@@ -2,5 +2,6 @@
 
 from sknsgf.samplers._base import Trajectory
 from sknsgf.samplers._nsgf import NSGFSampler
+from sknsgf.samplers._plusplus import NSGFPlusPlus
 
-__all__ = ["NSGFSampler", "Trajectory"]
+__all__ = ["NSGFPlusPlus", "NSGFSampler", "Trajectory"]

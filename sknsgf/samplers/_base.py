@@ -15,6 +15,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from sknsgf.flow import seeded_generator
 from sknsgf.ode import Solution
@@ -54,6 +55,7 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     source: Any
     random_state: Any
     score_blur: float | str
+    verbose: int
 
     @abstractmethod
     def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
@@ -294,6 +296,9 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     @abstractmethod
     def _n_sampling_steps(self) -> int:
         """Count the steps the flow is integrated in."""
+
+    def _progress(self, stage: str, total: int) -> tqdm:
+        return tqdm(desc=f"{type(self).__name__} {stage}", total=total, disable=not self.verbose)
 
     def _inward(self, rows: NDArray) -> Tensor:
         """Standardise rows in their own precision."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -19,7 +17,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from sknsgf.flow import (
     Records,
@@ -30,10 +27,17 @@ from sknsgf.flow import (
     simulate_sinkhorn_flow,
     straight_schedule,
 )
-from sknsgf.networks import StandardisedVelocity, VelocityMLP
+from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import METHODS, Solution, integrate, invert
 from sknsgf.samplers._base import BaseFlowSampler, _draw_seed, _resolve_blur
 from sknsgf.samplers._source import Rows, Source
+from sknsgf.samplers._students import (
+    check_hidden_layer_sizes,
+    find_device,
+    make_network,
+    move_records,
+    warn_diverged,
+)
 from sknsgf.samplers._units import Units
 from sknsgf.training import TrainingHistory, train, velocity_matching_loss
 
@@ -44,7 +48,6 @@ _POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 G
 _HELD_OUT = 0.1  # share of the simulations kept for early stopping
 _N_HELD_OUT_RECORDS = 4096
 _N_STATISTICS = 16384  # records that the scale of the velocities is measured on
-_seed_lock = threading.Lock()
 
 
 class NSGFSampler(BaseFlowSampler):
@@ -301,12 +304,12 @@ class NSGFSampler(BaseFlowSampler):
         (300, 2)
         """
         self._check_parameters()
-        device = _find_device(self.device)
+        device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
         units = Units.of(target)
         source = self._make_source(rows, units)
         seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(4).tolist()
-        network = self._make_network(target.shape[1], seeds[0])
+        network = make_network(self.network, self.hidden_layer_sizes, target.shape[1], seeds[0])
 
         pool = self._simulate(source, Rows(units.inward(target)), seeds[1], device)
         network, history = self._train(network, pool, seeds[2], device)
@@ -364,11 +367,7 @@ class NSGFSampler(BaseFlowSampler):
 
     def _check_parameters(self) -> None:
         self._validate_params()
-        widths = list(self.hidden_layer_sizes)
-        if not all(isinstance(width, Integral) and width > 0 for width in widths):
-            raise ValueError(
-                f"hidden_layer_sizes must hold positive integers, got {self.hidden_layer_sizes!r}."
-            )
+        check_hidden_layer_sizes(self.hidden_layer_sizes)
         if self.schedule == "straight" and self.step_size is not None:
             raise ValueError(
                 'step_size is only used with schedule="constant"; the straight schedule '
@@ -380,18 +379,6 @@ class NSGFSampler(BaseFlowSampler):
                 'schedule="constant" always runs to t_end=1; to go less far choose fewer or '
                 f"smaller steps, or the straight schedule. Got t_end={self.t_end}."
             )
-
-    def _make_network(self, n_features: int, seed: int) -> nn.Module:
-        if isinstance(self.network, nn.Module):
-            network: Any = copy.deepcopy(self.network)
-        else:
-            with _seeded(seed):
-                if isinstance(self.network, str):
-                    network = VelocityMLP(n_features, self.hidden_layer_sizes)
-                else:
-                    network = self.network((n_features,))
-        _check_network(network, n_features)
-        return network
 
     def _simulate(
         self, source: Source, target: Rows, seed: int, device: torch.device
@@ -442,7 +429,7 @@ class NSGFSampler(BaseFlowSampler):
         pool, held_out = self._split(pool)
 
         def loss(network: nn.Module, records: Records) -> Tensor:
-            return velocity_matching_loss(network, *_move(records, device)) / unit
+            return velocity_matching_loss(network, *move_records(records, device)) / unit
 
         validation_loss = None
         if held_out is not None:
@@ -458,7 +445,7 @@ class NSGFSampler(BaseFlowSampler):
                 validation_loss=validation_loss,
                 progress=lambda _: bar.update(),
             )
-        _warn_diverged(history, self.learning_rate)
+        warn_diverged(history, self.learning_rate)
         return trained, history
 
     def _split(self, pool: TrajectoryPool) -> tuple[TrajectoryPool, TrajectoryPool | None]:
@@ -467,9 +454,6 @@ class NSGFSampler(BaseFlowSampler):
             return pool, None
         n_held_out = max(1, round(_HELD_OUT * len(pool.positions)))
         return pool[:-n_held_out], pool[-n_held_out:]
-
-    def _progress(self, stage: str, total: int) -> tqdm:
-        return tqdm(desc=f"NSGF {stage}", total=total, disable=not self.verbose)
 
     def _n_sampling_steps(self) -> int:
         return self._n_steps if self.n_sampling_steps is None else self.n_sampling_steps
@@ -530,55 +514,6 @@ def _standardise(
     return StandardisedVelocity(network, start, end, float(pool.times[0, -1]), u)
 
 
-def _move(records: Records, device: torch.device) -> Records:
-    return Records(*(field.to(device) for field in records))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator for as long as a network is initialised, then restore it.
-
-    The lock keeps fits that run in threads from seeing each other's seed.
-    """
-    with _seed_lock, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-def _check_network(network: Any, n_features: int) -> None:
-    if not isinstance(network, nn.Module):
-        raise ValueError(
-            "network must be a torch.nn.Module, or a callable that takes the shape of a row and "
-            f"returns one; got {type(network).__name__}."
-        )
-    t, x = torch.zeros(2), torch.zeros(2, n_features)
-    try:
-        with torch.no_grad():
-            shape = tuple(network(t, x).shape)
-    except Exception as error:
-        raise ValueError(
-            f"network(t, x) failed for t of shape (2,) and x of shape (2, {n_features}): {error}"
-        ) from error
-    if shape != (2, n_features):
-        raise ValueError(
-            f"network(t, x) must return the shape of x, (2, {n_features}) for two rows; got "
-            f"{shape}."
-        )
-
-
-def _find_device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f'device={device!r} cannot be used here: {error}. Try device="auto" or "cpu".'
-        ) from error
-    return found
-
-
 def _warn_unsolved(pool: TrajectoryPool) -> None:
     share = 1 - float(pool.converged.float().mean())
     if share > 0.01:
@@ -586,17 +521,6 @@ def _warn_unsolved(pool: TrajectoryPool) -> None:
             f"{share:.0%} of the transport problems stopped short of a marginal error of "
             f"{_POOL_TOL:g} (worst: {float(pool.marginal_error.max()):.2g}): their velocities "
             "are approximate. Raise blur, or remove far outliers from the data.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-
-
-def _warn_diverged(history: TrainingHistory, learning_rate: float) -> None:
-    if history.status == "diverged":
-        warnings.warn(
-            f"Training stopped after {len(history.loss)} steps because the loss was no longer "
-            f"finite; the last finite average is kept. Lower learning_rate={learning_rate:g} "
-            "or remove far outliers from the data.",
             ConvergenceWarning,
             stacklevel=4,
         )

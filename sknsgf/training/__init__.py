@@ -1,6 +1,6 @@
 """How a student learns: the only room that calls backward()."""
 
 from sknsgf.training._loop import TrainingHistory, train
-from sknsgf.training._loss import velocity_matching_loss
+from sknsgf.training._loss import time_prediction_loss, velocity_matching_loss
 
-__all__ = ["TrainingHistory", "train", "velocity_matching_loss"]
+__all__ = ["TrainingHistory", "time_prediction_loss", "train", "velocity_matching_loss"]

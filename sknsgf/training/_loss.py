@@ -44,3 +44,37 @@ def velocity_matching_loss(
     """
     error = (network(t, x) - u).square().mean(-1)
     return error.mean() if weight is None else (weight * error).mean()
+
+
+def time_prediction_loss(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
+    r"""Mean squared error of predicted times.
+
+    .. math:: \frac1n \sum_i \bigl(t_\phi(x_i) - t_i\bigr)^2
+
+    Parameters
+    ----------
+    network : Module
+        Called as ``network(x)``.
+    t : Tensor of shape (n,)
+        Times to predict.
+    x : Tensor of shape (n, d)
+        Positions at those times.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
+       Algorithm 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> half = lambda x: torch.full((len(x),), 0.5)
+    >>> time_prediction_loss(half, torch.tensor([0.0, 1.0]), torch.zeros(2, 3))
+    tensor(0.2500)
+    """
+    return (network(x) - t).square().mean()

@@ -1,0 +1,416 @@
+"""NSGFPlusPlus: a few Sinkhorn steps, then a straight flow; Algorithms 3 and 4 of the paper."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import validate_data
+from torch import Tensor, nn
+
+from sknsgf.flow import Records, coupled_pairs, seeded_generator, straight_records
+from sknsgf.networks import StandardisedVelocity, TimePredictor
+from sknsgf.ode import Solution, integrate, invert
+from sknsgf.samplers._base import BaseFlowSampler, _draw_seed
+from sknsgf.samplers._nsgf import NSGFSampler
+from sknsgf.samplers._source import Rows, Source
+from sknsgf.samplers._students import (
+    check_hidden_layer_sizes,
+    find_device,
+    make_network,
+    move_records,
+    seeded,
+    warn_diverged,
+)
+from sknsgf.samplers._units import Units
+from sknsgf.training import (
+    TrainingHistory,
+    time_prediction_loss,
+    train,
+    velocity_matching_loss,
+)
+
+_N_STARTS = 2**15  # points at the end of the Sinkhorn steps that a straight flow starts from
+_N_STATISTICS = 2**13
+_N_SWITCHES = 1024
+_EMA_DECAY = 0.995
+_LATE = 0.95  # median switch time past which nothing is left for the straight flow to do
+
+Draw = Callable[[torch.Generator], Records]
+
+
+class NSGFPlusPlus(BaseFlowSampler):
+    r"""NSGF++: a few steps of the Sinkhorn flow, then a straight flow to the target.
+
+    The Sinkhorn flow brings points near the target in few steps; a straight flow, trained on
+    lines between pairs of points, takes them the rest of the way. A time predictor tells for
+    every point how far along those lines it already is. Meant for data of many columns,
+    images above all, where :class:`NSGFSampler` alone blurs.
+
+    Parameters
+    ----------
+    sinkhorn_flow : NSGFSampler, default=None
+        The first phase; cloned, never fitted in place. Its `source`, `device`, `n_jobs`,
+        `random_state` and `verbose` are replaced by this estimator's. None takes
+        ``NSGFSampler(n_steps=5, t_end=0.5)`` with the training parameters given here.
+    straight_from : {"source", "flow"}, default="source"
+        Where the straight flow's lines start. "source": at the source, as in the paper; it
+        is entered midway. "flow": at the end of the first phase; it is entered at its start
+        and no predictor is needed.
+    coupling : {"independent", "minibatch"}, default="independent"
+        How lines are paired. "minibatch": by entropic optimal transport within each batch.
+    switch : {"predict", "fixed"}, default="predict"
+        When a point enters the straight flow that starts at the source: at its predicted
+        time, or at the `t_end` of the first phase.
+    n_straight_steps : int, default=20
+        Euler steps of the straight flow. Read at every call.
+    source : None, "gaussian" or object with ``sample(n)``, default=None
+        Where the flow starts, as in :class:`NSGFSampler`.
+    network : "auto", "mlp", Module or callable, default="auto"
+        The network of the straight flow, as in :class:`NSGFSampler`.
+    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
+        Hidden layers of the perceptron, of the time predictor and, by default, of the first
+        phase.
+    max_iter : int, default=3000
+        Training steps of each of the networks.
+    learning_rate : float, default=1e-2
+        Peak learning rate.
+    batch_size : int, default=256
+        Records in a training step.
+    score_blur : float or "auto", default="auto"
+        Resolution at which `score` judges, as in :class:`NSGFSampler`.
+    device : str or torch.device, default="auto"
+        Where to compute, as in :class:`NSGFSampler`.
+    n_jobs : int, default=None
+        Simulations computed in parallel, as in :class:`NSGFSampler`.
+    random_state : int, RandomState or None, default=None
+        Seed, as in :class:`NSGFSampler`.
+    verbose : int, default=0
+        Show progress bars.
+
+    Attributes
+    ----------
+    sinkhorn_flow_ : NSGFSampler
+        The fitted first phase.
+    straight_network_ : Module
+        Velocity network of the straight flow.
+    time_predictor_ : Module or None
+        The time predictor, where one is used.
+    switch_time_ : ndarray of shape (n_points,)
+        Times at which points drawn from the source enter the straight flow.
+    history_ : dict of str to TrainingHistory
+        Losses of "sinkhorn_flow", "straight_flow" and, where used, "time_predictor".
+    n_iter_ : int
+        Training steps done, of all networks.
+    source_, mean_, scale_, device_, n_features_in_, feature_names_in_
+        As in :class:`NSGFSampler`.
+
+    Raises
+    ------
+    ValueError
+        From `fit`, if a parameter or an array cannot be used. The estimator is then left as
+        it was.
+
+    See Also
+    --------
+    NSGFSampler : The first phase alone.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
+       Algorithms 3 and 4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sknsgf import NSGFPlusPlus
+    >>> X = load_digits().data
+    >>> model = NSGFPlusPlus(source="gaussian", max_iter=50, random_state=0).fit(X)
+    >>> model.sample(10).shape
+    (10, 64)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "sinkhorn_flow": [None, HasMethods(["fit", "trajectory"])],
+        "straight_from": [StrOptions({"source", "flow"})],
+        "coupling": [StrOptions({"independent", "minibatch"})],
+        "switch": [StrOptions({"predict", "fixed"})],
+        "n_straight_steps": [Interval(Integral, 1, None, closed="left")],
+        "source": [None, StrOptions({"gaussian"}), HasMethods("sample")],
+        "network": [StrOptions({"auto", "mlp"}), callable],
+        "hidden_layer_sizes": ["array-like"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "score_blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "device": [str, torch.device],
+        "n_jobs": [None, Integral],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        sinkhorn_flow: NSGFSampler | None = None,
+        straight_from: str = "source",
+        coupling: str = "independent",
+        switch: str = "predict",
+        n_straight_steps: int = 20,
+        source: Any = None,
+        network: Any = "auto",
+        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        max_iter: int = 3000,
+        learning_rate: float = 1e-2,
+        batch_size: int = 256,
+        score_blur: float | str = "auto",
+        device: str | torch.device = "auto",
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.sinkhorn_flow = sinkhorn_flow
+        self.straight_from = straight_from
+        self.coupling = coupling
+        self.switch = switch
+        self.n_straight_steps = n_straight_steps
+        self.source = source
+        self.network = network
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.score_blur = score_blur
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
+    ) -> Self:
+        """Fit the Sinkhorn flow, the straight flow and the time predictor, in that order.
+
+        Parameters
+        ----------
+        X_source : array-like of shape (n_source, n_features)
+            Samples of the source; of the target where `source` is given.
+        y : array-like of shape (n_target, n_features), default=None
+            Samples of the target. Ignored (labels, say) if `X_target` or `source` is given.
+        X_target : array-like of shape (n_target, n_features), default=None
+            Samples of the target, by name: the form for pipelines.
+
+        Returns
+        -------
+        self : NSGFPlusPlus
+            The fitted sampler.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or an array cannot be used. The sampler is then left as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If transport problems stayed unsolved or training diverged, with the remedy.
+        UserWarning
+            If the switch times leave nothing for the straight flow to do.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFPlusPlus
+        >>> X = np.random.default_rng(0).normal(size=(300, 4))
+        >>> NSGFPlusPlus(max_iter=50).fit(X, X + 1).transform(X).shape
+        (300, 4)
+        """
+        self._validate_params()
+        check_hidden_layer_sizes(self.hidden_layer_sizes)
+        device = find_device(self.device)
+        rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
+        units, d = Units.of(target), target.shape[1]
+        source = self._make_source(rows, units)
+        seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(6).tolist()
+        network = make_network(self.network, self.hidden_layer_sizes, d, seeds[0])
+
+        flow = self._make_sinkhorn_flow(seeds[1])
+        flow.fit(target) if rows is None else flow.fit(rows, X_target=target)
+        start = self._make_start(source, flow, seeds[2])
+        draw = self._make_draw(start, Rows(units.inward(target)), flow.blur_, seeds[3])
+        straight, history = self._train_straight(network, draw, seeds[3], device)
+        histories = {"sinkhorn_flow": flow.history_, "straight_flow": history}
+        predictor = None
+        if self.straight_from == "source" and self.switch == "predict":
+            predictor, history = self._train_predictor(draw, d, seeds[4], device)
+            histories["time_predictor"] = history
+
+        validate_data(self, X_source, skip_check_array=True)
+        self._units, self._dtype, self._score_seed = units, target.dtype, seeds[5]
+        self._switch_fixed = 0.0 if self.straight_from == "flow" else flow.t_end
+        self.mean_, self.scale_ = units
+        self.source_ = source
+        self.device_ = device
+        self.sinkhorn_flow_ = flow
+        self.straight_network_ = straight
+        self.time_predictor_ = predictor
+        self.history_ = histories
+        self.n_iter_ = sum(len(history.loss) for history in histories.values())
+        self.switch_time_ = self._measure_switch_times(seeds[5])
+        return self
+
+    def _make_sinkhorn_flow(self, seed: int) -> NSGFSampler:
+        run = {name: getattr(self, name) for name in ("source", "device", "n_jobs", "verbose")}
+        if self.sinkhorn_flow is not None:
+            return clone(self.sinkhorn_flow).set_params(**run, random_state=seed)
+        return NSGFSampler(
+            n_steps=5,
+            t_end=0.5,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            max_iter=self.max_iter,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            random_state=seed,
+            **run,
+        )
+
+    def _make_start(self, source: Source, flow: NSGFSampler, seed: int) -> Source:
+        if self.straight_from == "source":
+            return source
+        n_starts = len(source.x) if isinstance(source, Rows) else _N_STARTS
+        return Rows(flow._integrate_chunks(source.draw(n_starts, seeded_generator(seed, 0))))
+
+    def _make_draw(self, start: Source, target: Rows, blur: float, seed: int) -> Draw:
+        """Return what draws a batch of records on straight lines."""
+        draw_start = partial(start.draw, self.batch_size)
+        draw_end = partial(target.draw, self.batch_size)
+        if self.coupling == "independent":
+            return lambda generator: straight_records(
+                draw_start(generator), draw_end(generator), generator
+            )
+        pairs = coupled_pairs(draw_start, draw_end, seeded_generator(seed, 1), blur=blur)
+        return lambda generator: straight_records(*next(pairs), generator)
+
+    def _train_straight(
+        self, network: nn.Module, draw: Draw, seed: int, device: torch.device
+    ) -> tuple[nn.Module, TrainingHistory]:
+        generator = seeded_generator(seed, 0)
+        student = _standardise(network, draw, generator).to(device)
+        unit = student.u_scale.square()
+
+        def loss(network: nn.Module) -> Tensor:
+            records = move_records(draw(generator), device)
+            return velocity_matching_loss(network, *records) / unit
+
+        return self._train("straight", student, loss)
+
+    def _train_predictor(
+        self, draw: Draw, n_features: int, seed: int, device: torch.device
+    ) -> tuple[nn.Module, TrainingHistory]:
+        generator = seeded_generator(seed, 0)
+        with seeded(seed):
+            network = TimePredictor(n_features, self.hidden_layer_sizes).to(device)
+
+        def loss(network: nn.Module) -> Tensor:
+            records = move_records(draw(generator), device)
+            return time_prediction_loss(network, records.t, records.x)
+
+        return self._train("predictor", network, loss)
+
+    def _train(
+        self, stage: str, network: nn.Module, loss: Callable[[nn.Module], Tensor]
+    ) -> tuple[nn.Module, TrainingHistory]:
+        with self._progress(stage, self.max_iter) as bar:
+            network, history = train(
+                network,
+                loss,
+                max_iter=self.max_iter,
+                learning_rate=self.learning_rate,
+                ema_decay=_EMA_DECAY,
+                progress=lambda _: bar.update(),
+            )
+        warn_diverged(history, self.learning_rate)
+        return network, history
+
+    def _measure_switch_times(self, seed: int) -> np.ndarray:
+        x = self.source_.draw(_N_SWITCHES, seeded_generator(seed, 1)).to(self.device_)
+        times = self._switch_times(self.sinkhorn_flow_._integrate(x).x[-1]).cpu().numpy()
+        if np.median(times) > _LATE:
+            warnings.warn(
+                f"Half of the points enter the straight flow after t = {np.median(times):.2f}, "
+                "where little is left for it to do. Stop the first phase earlier: "
+                "sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
+                UserWarning,
+                stacklevel=3,
+            )
+        return times
+
+    @torch.no_grad()
+    def _switch_times(self, x: Tensor) -> Tensor:
+        """Tell when (n,) points at the end of the first phase enter the straight flow."""
+        if self.time_predictor_ is None:
+            return torch.full((len(x),), self._switch_fixed, dtype=x.dtype, device=x.device)
+        return _in_dtype(self.time_predictor_, x.dtype)(x)
+
+    def _n_sampling_steps(self) -> int:
+        return self.sinkhorn_flow_._n_sampling_steps() + self.n_straight_steps
+
+    def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
+        self._validate_params()
+        x = x.to(self.device_)
+        network = _in_dtype(self.straight_network_, x.dtype)
+        return (self._backward if backward else self._forward)(torch.no_grad()(network), x)
+
+    def _forward(self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Solution:
+        near = self.sinkhorn_flow_._integrate(x)
+        switch = self._switch_times(near.x[-1])
+        grid = torch.linspace(0, 1, self.n_straight_steps + 1, dtype=x.dtype).to(x.device)
+        end = integrate(
+            velocity, near.x[-1], torch.lerp(switch, torch.ones_like(switch), grid[:, None])
+        )
+        return _joined(near, end, predictions=int(self.time_predictor_ is not None))
+
+    def _backward(self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Solution:
+        """Leave the straight flow where the predictor first reaches t, else at its start."""
+        last = 0.0 if self.time_predictor_ is not None else self._switch_fixed
+        grid = torch.linspace(last, 1, self.n_straight_steps + 1, dtype=x.dtype).to(x.device)
+        straight = invert(velocity, x, grid)
+        left, predictions = straight.x[-1], 0
+        if self.time_predictor_ is not None:
+            predicted = torch.stack([self._switch_times(state) for state in straight.x])
+            reached = predicted >= straight.t[:, None]
+            left = straight.x[reached.int().argmax(0), torch.arange(len(x), device=x.device)]
+            predictions = len(grid)
+        near = self.sinkhorn_flow_._integrate(left, backward=True)
+        return _joined(straight, near, predictions)
+
+
+def _standardise(
+    network: nn.Module, draw: Draw, generator: torch.Generator
+) -> StandardisedVelocity:
+    n_batches = max(1, _N_STATISTICS // len(draw(generator).t))
+    batches = [draw(generator) for _ in range(n_batches)]
+    t, x, u = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    start = x - t.unsqueeze(-1) * u
+    return StandardisedVelocity(network, start, start + u, 1.0, u)
+
+
+def _in_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return copy.deepcopy(network).double() if dtype == torch.float64 else network
+
+
+def _joined(first: Solution, second: Solution, predictions: int) -> Solution:
+    """Put two phases behind each other; times get a column per point."""
+    shape = (-1, first.x.shape[1])
+    t = [s.t if s.t.ndim == 2 else s.t[:, None].expand(shape) for s in (first, second)]
+    nfe = first.nfe + second.nfe + predictions
+    return Solution(torch.cat(t), torch.cat([first.x, second.x]), nfe)

@@ -1,0 +1,210 @@
+"""NSGF++: its contract, its phases and what it says to bad input."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sknsgf import NSGFPlusPlus, NSGFSampler
+from sknsgf.flow import coupled_pairs, straight_records
+from sknsgf.metrics import energy_distance
+
+rng = np.random.default_rng(0)
+X_SOURCE = rng.normal(size=(300, 3))
+X_TARGET = rng.uniform(-1, 1, size=(400, 3)) * [3, 1, 1] + [10, -5, 0]
+FORMS = [
+    {},
+    {"switch": "fixed"},
+    {"straight_from": "flow"},
+    {"coupling": "minibatch"},
+    {"straight_from": "flow", "coupling": "minibatch"},
+]
+
+
+def quick(**parameters):
+    return NSGFPlusPlus(**{"max_iter": 20, "random_state": 0, **parameters})
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A well-trained model from a cloud to the same cloud shifted by 10."""
+    source = np.random.default_rng(1).normal(size=(1000, 3))
+    return NSGFPlusPlus(max_iter=500, random_state=0).fit(source, source + 10)
+
+
+class OwnTarget(NSGFPlusPlus):
+    """The two-array form as a one-array estimator: the source is its own target."""
+
+    def fit(self, X, y=None):
+        return super().fit(X, X_target=X)
+
+    def score(self, X, y=None):
+        return super().score(X, X_target=X)
+
+
+@parametrize_with_checks([quick(max_iter=5, source="gaussian"), OwnTarget(max_iter=5)])
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+class TestEveryForm:
+    def test_there_and_back(self, form):
+        model = quick(**form).fit(X_SOURCE, X_TARGET)
+        moved = model.transform(X_SOURCE)
+        back = model.inverse_transform(moved)
+        assert moved.shape == back.shape == X_SOURCE.shape
+        assert np.isfinite(moved).all() and np.isfinite(back).all()
+
+    def test_same_seed_same_bits(self, form, untouched_global_seeds):
+        first, second = (quick(**form).fit(X_SOURCE, X_TARGET) for _ in range(2))
+        np.testing.assert_array_equal(first.sample(50), second.sample(50))
+
+    def test_evaluations_are_counted(self, form):
+        model = quick(n_straight_steps=7, **form).fit(X_SOURCE, X_TARGET)
+        seen = []
+        for network in (model.sinkhorn_flow_.velocity_network_, model.straight_network_):
+            network.register_forward_hook(lambda *_: seen.append(1))
+        path = model.trajectory(X_SOURCE.astype(np.float32))
+        predictions = int(model.time_predictor_ is not None)
+        assert path.nfe == len(seen) + predictions == 5 + 7 + predictions
+
+    def test_times_run_to_one_in_equal_steps_from_the_switch(self, form):
+        model = quick(n_straight_steps=7, **form).fit(X_SOURCE, X_TARGET)
+        path = model.trajectory(X_SOURCE)
+        straight = path.times[-8:]
+        np.testing.assert_allclose(straight[-1], 1)
+        steps = np.diff(straight, axis=0)
+        np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-7)
+        if form.get("straight_from") == "flow":
+            np.testing.assert_array_equal(straight[0], 0)
+        elif form.get("switch") == "fixed":
+            np.testing.assert_allclose(straight[0], 0.5)
+        else:
+            assert len(np.unique(straight[0])) > 100
+
+    def test_phases_join(self, form):
+        model = quick(**form).fit(X_SOURCE, X_TARGET)
+        states = model.trajectory(X_SOURCE).states
+        near = model.sinkhorn_flow_.transform(X_SOURCE)
+        np.testing.assert_allclose(states[5], near, rtol=1e-9)
+        np.testing.assert_array_equal(states[6], states[5])
+        np.testing.assert_array_equal(states[-1], model.transform(X_SOURCE))
+
+
+class TestPhases:
+    def test_carries_the_source_to_the_target(self, trained):
+        fresh = np.random.default_rng(2).normal(size=(500, 3))
+        moved = trained.transform(fresh)
+        np.testing.assert_allclose(moved.mean(0), fresh.mean(0) + 10, atol=0.2)
+        np.testing.assert_allclose(moved.std(0), 1, atol=0.2)
+
+    def test_the_second_phase_improves_the_first(self, trained):
+        fresh = np.random.default_rng(2).normal(size=(500, 3))
+        first = trained.sinkhorn_flow_.transform(fresh)
+        target = np.random.default_rng(3).normal(size=(500, 3)) + 10
+        assert energy_distance(trained.transform(fresh), target) < 0.1 * energy_distance(
+            first, target
+        )
+
+    def test_switch_times_are_about_where_the_first_phase_ends(self, trained):
+        # A shift by ten standard deviations: any point shows how far along it is.
+        assert trained.switch_time_.shape == (1024,)
+        np.testing.assert_allclose(np.median(trained.switch_time_), 0.5, atol=0.05)
+
+    def test_inverse_undoes_transform_when_the_switch_is_fixed(self):
+        source = np.random.default_rng(1).normal(size=(500, 3))
+        model = quick(max_iter=200, switch="fixed").fit(source, source + 10)
+        back = model.inverse_transform(model.transform(source))
+        np.testing.assert_allclose(back, source, atol=1e-3)
+
+    def test_a_first_phase_that_leaves_nothing_to_do_is_reported(self):
+        flow = NSGFSampler(max_iter=200)
+        with pytest.warns(UserWarning, match="t_end=0.5"):
+            quick(sinkhorn_flow=flow, max_iter=200).fit(X_SOURCE, X_SOURCE + 10)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            quick(max_iter=200).fit(X_SOURCE, X_SOURCE + 10)
+
+    def test_the_given_flow_is_cloned(self):
+        flow = NSGFSampler(n_steps=3, t_end=0.4, max_iter=10)
+        model = quick(sinkhorn_flow=flow, source="gaussian").fit(X_TARGET)
+        assert not hasattr(flow, "velocity_network_") and flow.source is None
+        assert model.sinkhorn_flow_.n_steps == 3 and model.sinkhorn_flow_.source == "gaussian"
+
+    def test_search_over_the_first_phase(self):
+        model = quick(sinkhorn_flow=NSGFSampler(n_steps=3, t_end=0.5, max_iter=5), max_iter=5)
+        search = GridSearchCV(model, {"sinkhorn_flow__blur": [0.1, 0.3]}, cv=2)
+        search.fit(X_SOURCE, X_TARGET[:300])
+        assert search.best_estimator_.sinkhorn_flow_.blur_ in (0.1, 0.3)
+
+    def test_history_of_every_stage(self):
+        model = quick().fit(X_SOURCE, X_TARGET)
+        assert list(model.history_) == ["sinkhorn_flow", "straight_flow", "time_predictor"]
+        assert model.n_iter_ == 60
+        assert "time_predictor" not in quick(switch="fixed").fit(X_SOURCE, X_TARGET).history_
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"sinkhorn_flow": "fast"},
+            {"straight_from": "target"},
+            {"coupling": "large-ish"},
+            {"switch": "sometimes"},
+            {"n_straight_steps": 0},
+            {"source": "uniform"},
+            {"network": "transformer"},
+            {"hidden_layer_sizes": (0,)},
+            {"max_iter": 0},
+            {"learning_rate": -1},
+            {"batch_size": 0},
+            {"score_blur": 0},
+            {"device": "abacus"},
+        ],
+        ids=str,
+    )
+    def test_impossible_parameters(self, parameters):
+        model = quick().fit(X_SOURCE, X_TARGET).set_params(**parameters)
+        before = pickle.dumps(model.__dict__)
+        with pytest.raises(ValueError, match=next(iter(parameters))):
+            model.fit(X_SOURCE, X_TARGET)
+        assert pickle.dumps(model.__dict__) == before
+
+    def test_unusable_arrays_leave_it_as_it_was(self):
+        model = quick().fit(X_SOURCE, X_TARGET)
+        before = pickle.dumps(model)
+        for target in (None, X_TARGET[:, :2], np.zeros(300), np.full((9, 3), np.nan)):
+            with pytest.raises(ValueError):
+                model.fit(X_SOURCE, target)
+        assert pickle.dumps(model) == before
+
+
+def test_straight_records_lie_on_their_lines():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(500, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    t, position, u = straight_records(x, y, generator)
+    torch.testing.assert_close(position - t[:, None] * u, x)
+    torch.testing.assert_close(position + (1 - t[:, None]) * u, y)
+    assert 0 <= t.min() and t.max() < 1
+    assert float(t.mean()) == pytest.approx(0.5, abs=4 * (1 / 12 / 500) ** 0.5)
+
+
+def test_coupled_pairs_are_near_and_keep_the_target():
+    def draw(generator):
+        return torch.randn(64, 2, generator=generator)
+
+    pairs = coupled_pairs(draw, draw, torch.Generator().manual_seed(0), blur=0.1)
+    starts, ends = (
+        torch.cat(side) for side in zip(*(next(pairs) for _ in range(40)), strict=True)
+    )
+    paired = (starts - ends).square().sum(-1).mean()
+    assert paired < 0.2 * (starts - ends[torch.randperm(len(ends))]).square().sum(-1).mean()
+    # 2560 draws of a standard normal, at most a few of them repeated in a minibatch.
+    assert ends.mean(0).abs().max() < 0.1
+    assert (ends.std(0) - 1).abs().max() < 0.1
