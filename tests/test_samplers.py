@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -129,11 +131,45 @@ class TestFit:
         np.testing.assert_allclose(half.transform(X).mean(0), X.mean(0) + 5, atol=0.3)
         assert half.trajectory(X).times[-1] == 0.5
 
+    def test_fits_may_share_a_pool_directory(self, tmp_path):
+        alone = quick().fit(X_SOURCE, X_TARGET).transform(X_SOURCE)
+        flows = [quick(pool_dir=tmp_path, random_state=seed) for seed in (1, 0)]
+        with ThreadPoolExecutor() as threads:
+            fitted = list(threads.map(lambda flow: flow.fit(X_SOURCE, X_TARGET), flows))
+        np.testing.assert_array_equal(fitted[1].transform(X_SOURCE), alone)
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_fits_under_any_gradient_mode(self, mode):
+        expected = quick().fit(X_SOURCE, X_TARGET).transform(X_SOURCE)
+        with mode():
+            moved = quick().fit(X_SOURCE, X_TARGET).transform(X_SOURCE)
+        np.testing.assert_array_equal(moved, expected)
+
+    def test_fits_under_any_default_dtype(self):
+        expected = quick().fit(X_SOURCE, X_TARGET).transform(X_SOURCE)
+        torch.set_default_dtype(torch.float64)
+        try:
+            moved = quick().fit(X_SOURCE, X_TARGET).transform(X_SOURCE)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        np.testing.assert_allclose(moved, expected, atol=0.5)
+
+    def test_threads_are_given_back_after_fits_in_parallel(self):
+        before = torch.get_num_threads()
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: quick().fit(X_SOURCE, X_TARGET), range(4)))
+        with ThreadPoolExecutor(1) as fresh:
+            assert fresh.submit(torch.get_num_threads).result() == before
+
+    def test_one_simulated_step_is_one_step(self):
+        flow = quick(n_steps=1, n_sampling_steps=5).fit(X_SOURCE, X_TARGET)
+        assert flow.trajectory(X_SOURCE).nfe == 1
+
     def test_pool_on_disk_changes_nothing(self, tmp_path):
         in_memory = quick().fit(X_SOURCE, X_TARGET)
         on_disk = quick(pool_dir=tmp_path / "pool").fit(X_SOURCE, X_TARGET)
         np.testing.assert_array_equal(on_disk.transform(X_SOURCE), in_memory.transform(X_SOURCE))
-        assert list((tmp_path / "pool").iterdir())
+        assert not list((tmp_path / "pool").iterdir())
 
     def test_early_stopping_keeps_a_held_out_loss(self):
         flow = quick(max_iter=100, early_stopping=True).fit(X_SOURCE, X_TARGET)
@@ -221,6 +257,15 @@ class TestUnits:
         np.testing.assert_allclose(start.mean(0), flow.mean_, atol=0.15 * flow.scale_)
         np.testing.assert_allclose(start.std(0), flow.scale_, rtol=0.1)
 
+    def test_constant_target_in_other_units(self):
+        flow = quick(max_iter=300).fit(1e6 * X_SOURCE, np.full((50, 2), 7.0))
+        assert flow.scale_ == pytest.approx(np.std(1e6 * (X_SOURCE - X_SOURCE.mean(0))), rel=1e-6)
+
+    def test_outliers_that_set_the_scale_are_reported(self):
+        far = np.vstack([X_TARGET, [[1e6, 1e6]]])
+        with pytest.warns(UserWarning, match="RobustScaler"):
+            quick().fit(X_SOURCE, far)
+
 
 class TestArraysInAndOut:
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -242,6 +287,25 @@ class TestArraysInAndOut:
         assert list(moved.columns) == ["a", "b"]
         with pytest.raises(ValueError, match="feature names"):
             flow.transform(frame[["b", "a"]])
+
+    def test_columns_of_source_and_target_must_agree(self):
+        frame = pd.DataFrame(X_SOURCE, columns=["a", "b"])
+        flow = quick().fit(frame, frame + 1)
+        for other in (frame[["b", "a"]], frame.rename(columns={"a": "z"})):
+            with pytest.raises(ValueError, match="same order"):
+                quick().fit(frame, other)
+            with pytest.raises(ValueError, match="same order"):
+                flow.score(frame, X_target=other)
+        with pytest.raises(TypeError, match="string"):
+            quick(max_iter=10**9).fit(frame.rename(columns={"a": 1}), X_TARGET)
+
+    def test_half_precision_tensors(self):
+        flow = quick().fit(torch.from_numpy(X_SOURCE).bfloat16(), X_TARGET)
+        assert flow.transform(torch.from_numpy(X_SOURCE).bfloat16()).shape == X_SOURCE.shape
+
+    def test_velocity_of_a_tensor_is_a_tensor(self):
+        flow = quick().fit(X_SOURCE, X_TARGET)
+        assert isinstance(flow.velocity(0.5, torch.from_numpy(X_SOURCE)), torch.Tensor)
 
     def test_chunks_do_not_show(self, monkeypatch):
         flow = quick().fit(X_SOURCE, X_TARGET)
@@ -278,6 +342,17 @@ class TestSources:
     def test_source_of_another_shape(self):
         with pytest.raises(ValueError, match=r"shape \(\d+, 2\), got shape \(\d+, 3\)"):
             quick(source=KernelDensity().fit(np.ones((5, 3)))).fit(X_TARGET)
+
+    def test_frozen_estimator_survives_cloning_and_follows_the_seed(self):
+        frozen = FrozenEstimator(GaussianMixture(random_state=0).fit(X_SOURCE))
+        flow = clone(quick(source=frozen)).fit(X_TARGET)
+        draws = flow.sample(5, random_state=1), flow.sample(5, random_state=2)
+        assert (draws[0] != draws[1]).all()
+        np.testing.assert_array_equal(flow.sample(5, random_state=1), draws[0])
+
+    def test_an_ignored_second_array_is_reported(self):
+        with pytest.warns(UserWarning, match="second array is ignored"):
+            quick(source="gaussian").fit(X_SOURCE, X_TARGET)
 
     def test_target_beside_a_given_source(self):
         with pytest.raises(ValueError, match="source is set"):
@@ -353,15 +428,15 @@ class TestScore:
 class TestPipelines:
     def test_domain_transport(self):
         generator = np.random.default_rng(0)
-        y = generator.integers(2, size=400)
+        y = np.arange(400) % 2
         source = generator.normal(size=(400, 2)) * 0.3 + np.stack([4 * y - 2, y], 1)
-        labels = generator.integers(2, size=300)
+        labels = np.arange(300) % 2
         target = generator.normal(size=(300, 2)) * 0.3 + np.stack([4 * labels - 2, labels], 1)
         target = target * 100 + 1000
         with sklearn.config_context(enable_metadata_routing=True):
             pipe = make_pipeline(
                 StandardScaler(),
-                NSGFSampler(max_iter=300, random_state=0).set_fit_request(X_target=True),
+                NSGFSampler(max_iter=500, random_state=0).set_fit_request(X_target=True),
                 LogisticRegression(),
                 transform_input=["X_target"],
             )
@@ -429,6 +504,7 @@ class TestBadInput:
             (X_SOURCE, None, ValueError, 'target is missing.*source="gaussian"'),
             (X_SOURCE, np.zeros(300), ValueError, "labels"),
             (X_SOURCE, list(range(300)), ValueError, "labels"),
+            (X_SOURCE.reshape(-1, 2, 1).tolist(), X_TARGET, ValueError, "reshape"),
         ],
     )
     def test_unusable_arrays(self, source, target, error, message):
@@ -464,6 +540,7 @@ class TestBadInput:
             {"batch_size": 0},
             {"ema_decay": 1.0},
             {"early_stopping": "yes"},
+            {"early_stopping": True, "n_simulations": 1},
             {"score_blur": -1},
             {"n_sampling_steps": 0},
             {"ode_method": "leapfrog"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,9 +77,11 @@ class TrajectoryPool:
         """Make room for a pool whose positions have `shape`, on disk if given a directory."""
         n_simulations, n_times = shape[:2]
         return cls(
-            positions=torch.empty(shape) if directory is None else _memory_map(shape, directory),
-            times=torch.empty(n_simulations, n_times),
-            marginal_error=torch.empty(n_simulations, n_times - 1),
+            positions=torch.empty(shape, dtype=torch.float32)
+            if directory is None
+            else _memory_map(shape, directory),
+            times=torch.empty(n_simulations, n_times, dtype=torch.float32),
+            marginal_error=torch.empty(n_simulations, n_times - 1, dtype=torch.float32),
             converged=torch.empty(n_simulations, n_times - 1, dtype=torch.bool),
         )
 
@@ -121,6 +124,7 @@ class TrajectoryPool:
 
 
 def _memory_map(shape: tuple[int, ...], directory: str | Path) -> Tensor:
-    path = Path(directory) / "positions.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return torch.from_numpy(np.lib.format.open_memmap(path, "w+", np.float32, shape))
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    # A file of its own, that vanishes with the pool: other fits may share the directory.
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ def follow_sinkhorn_flow(
     return Trajectories(*(torch.stack(parts, 1) for parts in (positions, errors, converged)))
 
 
+@torch.inference_mode(False)
 def simulate_sinkhorn_flow(
     draw_source: DrawPoints,
     draw_target: DrawPoints,
@@ -159,7 +160,7 @@ def simulate_sinkhorn_flow(
         )
     )
     batches = _batches(n_simulations, n_particles * n_targets, torch.device(device))
-    with _one_thread(), Parallel(n_jobs=n_jobs, prefer="threads") as parallel:
+    with _one_thread, Parallel(n_jobs=n_jobs, prefer="threads") as parallel:
         for wave in _split(batches, effective_n_jobs(n_jobs)):
             for batch, result in zip(wave, parallel(map(simulate, wave)), strict=True):
                 pool.store(slice(batch.start, batch.stop), *result)
@@ -178,7 +179,7 @@ def _simulate_batch(
     solver: dict[str, Any],
 ) -> tuple[Tensor, Trajectories]:
     """Simulate the numbers in `batch`; each one's draws depend on the seed and its number."""
-    with _one_thread():
+    with _one_thread:
         generators = [seeded_generator(seed, number) for number in batch]
         schedules = [make_schedule(generator) for generator in generators]
         x = torch.stack([draw_source(generator) for generator in generators]).to(device)
@@ -206,12 +207,30 @@ def _split(batches: list[range], length: int) -> Iterator[list[range]]:
         yield batches[start : start + length]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread, so that sums are in the same order however many jobs run."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
+class _OneThread:
+    """Compute on one thread, so that sums are in the same order however many jobs run.
+
+    The number of threads belongs to the process: of several users at a time the first to
+    come sets it and the last to go restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_users = 0
+        self._n_threads = 1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._n_users == 0:
+                self._n_threads = torch.get_num_threads()
+            self._n_users += 1
+            torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_users -= 1
+            if self._n_users == 0:
+                torch.set_num_threads(self._n_threads)
+
+
+_one_thread = _OneThread()

@@ -25,6 +25,8 @@ from sknsgf.sinkhorn import sinkhorn_divergence
 
 _FLOATS = (np.float64, np.float32)
 _CHUNK_ENTRIES = 2**24  # numbers a batch of trajectories may hold: 64 MB in float32
+_CHUNK_ROWS = 2**13
+_FAR = 10  # times the median distance from the mean that the root mean square may be
 
 
 class Trajectory(NamedTuple):
@@ -170,6 +172,7 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         array([5., 5.])
         """
         check_is_fitted(self)
+        self._validate_params()
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
         if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
@@ -219,6 +222,7 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         True
         """
         check_is_fitted(self)
+        self._validate_params()
         validate_data(self, X_source, reset=False, skip_check_array=True)
         rows, target = self._check_rows_and_target(X_source, y, X_target)
         if rows is None:
@@ -282,16 +286,22 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    @property
+    def _units(self) -> Units:
+        return Units(self.mean_, self.scale_)
+
     def _carry(self, X: Any, *, backward: bool) -> Any:
         rows = self._check_rows(X)
         x = self._integrate_chunks(self._inward(rows), backward=backward)
-        moved = self._units.outward(x, rows.dtype)
-        return torch.from_numpy(moved).to(X.device) if isinstance(X, Tensor) else moved
+        return _as_given(self._units.outward(x, rows.dtype), X)
 
     def _integrate_chunks(self, x: Tensor, *, backward: bool = False) -> Tensor:
-        length = max(1, _CHUNK_ENTRIES // (x.shape[1] * (self._n_sampling_steps() + 1)))
-        chunks = x.split(length)
+        chunks = self._chunks(x, n_states=self._n_sampling_steps() + 1)
         return torch.cat([self._integrate(c, backward=backward).x[-1].cpu() for c in chunks])
+
+    def _chunks(self, x: Tensor, n_states: int) -> tuple[Tensor, ...]:
+        """Split rows so that neither states nor the layers of a network fill the memory."""
+        return x.split(max(1, min(_CHUNK_ROWS, _CHUNK_ENTRIES // (x.shape[1] * n_states))))
 
     @abstractmethod
     def _n_sampling_steps(self) -> int:
@@ -307,6 +317,7 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _check_rows(self, X: Any) -> NDArray:
         check_is_fitted(self)
+        self._validate_params()
         rows = check_rows(X, "X", self, min_samples=1)
         named = X if hasattr(X, "columns") else rows
         validate_data(self, named, reset=False, skip_check_array=True)
@@ -323,13 +334,28 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                     "that source and its target is the first array. Pass the target first, "
                     "or set source=None to start from an array."
                 )
+            if len(_shape(y)) == 2 and _shape(y)[1:] == _shape(X_source)[1:] > (1,):
+                warnings.warn(
+                    "The second array is ignored: source is set, so the flow starts there and "
+                    "its target is the first array. To carry the first array to the second, "
+                    "set source=None.",
+                    UserWarning,
+                    stacklevel=3,
+                )
             return None, check_rows(X_source, "X", self, min_samples)
         rows = check_rows(X_source, "X_source", self, min_samples)
-        target = check_rows(_find_target(y, X_target), "X_target", self, min_samples)
+        given = _find_target(y, X_target)
+        target = check_rows(given, "X_target", self, min_samples)
         if rows.shape[1] != target.shape[1]:
             raise ValueError(
                 f"X_source has {rows.shape[1]} features but X_target has {target.shape[1]}; "
                 "both must live in the same space."
+            )
+        names, target_names = _column_names(self, X_source), _column_names(self, given)
+        if names and target_names and names != target_names:
+            raise ValueError(
+                f"X_source has the columns {names} but X_target has {target_names}; both must "
+                "have the same columns in the same order: X_target[X_source.columns]."
             )
         return rows, target
 
@@ -344,34 +370,76 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 def check_rows(X: Any, name: str, estimator: Any, min_samples: int) -> NDArray:
     """Return X as a finite two-dimensional float array, or say what is wrong with it."""
     if isinstance(X, Tensor):
-        X = X.detach().cpu().numpy()
-    shape = getattr(X, "shape", ())
+        X = X.detach().cpu()
+        X = (X.float() if X.dtype == torch.bfloat16 else X).resolve_neg().numpy()
+    shape = _shape(X)
     if len(shape) > 2:
         raise ValueError(
             f"{name} has shape {tuple(shape)}; expected two dimensions, (n_samples, n_features). "
             f"Flatten every sample to a row: {name}.reshape(len({name}), -1)."
         )
-    return check_array(
-        X, dtype=_FLOATS, ensure_min_samples=min_samples, estimator=estimator, input_name=name
-    )
+    try:
+        return check_array(
+            X,
+            dtype=_FLOATS,
+            ensure_min_samples=min_samples,
+            estimator=estimator,
+            input_name=f"array {name}",
+        )
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} cannot be used. {error}") from error
 
 
 def _find_target(y: Any, X_target: Any) -> Any:
-    if X_target is not None:
-        return X_target
-    if y is None:
+    if X_target is None and y is None:
         raise ValueError(
             "The target is missing. Pass it as second array, fit(X_source, X_target), or by "
             'name, X_target=...; to generate from noise, set source="gaussian" and pass the '
             "data alone."
         )
-    if np.ndim(y) == 1:
+    target = y if X_target is None else X_target
+    if len(_shape(target)) == 1:
         raise ValueError(
-            f"The second argument has shape {np.shape(y)}: it looks like labels, but the target "
-            "must be an array of shape (n_samples, n_features). Pass the target as "
-            'X_target=..., or set source="gaussian" to generate from noise.'
+            f"The target has shape {_shape(target)}: it looks like labels, but it must be an "
+            "array of shape (n_samples, n_features). Pass the points to reach as X_target=..., "
+            'or set source="gaussian" to generate from noise.'
         )
-    return y
+    return target
+
+
+def _shape(X: Any) -> tuple[int, ...]:
+    """Shape of an array or of nested lists; that of a ragged list is left to be complained of."""
+    if isinstance(X, list | tuple):
+        try:
+            return np.shape(X)
+        except ValueError:
+            return ()
+    return tuple(getattr(X, "shape", ()))
+
+
+def _column_names(estimator: Any, X: Any) -> list[str]:
+    """Names of the columns of a dataframe; none for anything else."""
+    reader = type(estimator)()
+    validate_data(reader, X, skip_check_array=True)
+    return list(getattr(reader, "feature_names_in_", []))
+
+
+def _as_given(rows: NDArray, X: Any) -> Any:
+    """Return rows as a tensor on the device of X if X is one."""
+    return torch.from_numpy(rows).to(X.device) if isinstance(X, Tensor) else rows
+
+
+def warn_outliers(target: NDArray, units: Units) -> None:
+    """Tell the user if a few far rows, not the data, set the unit of length."""
+    distances = np.linalg.norm((target - units.mean) / units.scale, axis=1)
+    if np.sqrt(np.mean(distances**2)) > _FAR * np.median(distances) > 0:
+        warnings.warn(
+            f"The farthest target row is {distances.max() / np.median(distances):.0f} times as "
+            "far from the mean as the median row: outliers set the scale, and everything "
+            "nearer is blurred. Clip them, or put a RobustScaler first.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _draw_seed(random_state: Any) -> int:

@@ -29,7 +29,14 @@ from sknsgf.flow import (
 )
 from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import METHODS, Solution, integrate, invert
-from sknsgf.samplers._base import BaseFlowSampler, _draw_seed, _resolve_blur
+from sknsgf.samplers._base import (
+    BaseFlowSampler,
+    _as_given,
+    _column_names,
+    _draw_seed,
+    _resolve_blur,
+    warn_outliers,
+)
 from sknsgf.samplers._source import Rows, Source
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
@@ -63,8 +70,9 @@ class NSGFSampler(BaseFlowSampler):
     source : None, "gaussian" or object with ``sample(n)``, default=None
         Where the flow starts. None: from the first array given to `fit`, which then needs
         the target as well. "gaussian": from noise as wide as the data, so that ``fit(X)``
-        learns to generate X. An object, such as a fitted
-        :class:`~sklearn.mixture.GaussianMixture`: from its samples.
+        learns to generate X. An object with ``sample``: from its samples. Wrap a fitted
+        estimator, such as a :class:`~sklearn.mixture.GaussianMixture`, in a
+        :class:`~sklearn.frozen.FrozenEstimator`, or a search, which clones, unfits it.
     blur : float or "auto", default="auto"
         Resolution of the Sinkhorn divergence, in units of the target's standard deviation;
         details finer than it are smoothed over. "auto" is 5 % of the root mean squared
@@ -89,12 +97,13 @@ class NSGFSampler(BaseFlowSampler):
         ``schedule="straight"``.
     pool_dir : path, default=None
         Directory for the simulated trajectories, as a memory-mapped file, when they do not
-        fit in memory. The file is left there.
+        fit in memory. Each fit has its own file there, and removes it.
     network : "auto", "mlp", Module or callable, default="auto"
         The velocity network, called as ``network(t, x)`` with times of shape (n,) and rows of
         shape (n, n_features), centred and scaled at every time. A module is copied, never
         trained in place; a callable gets the shape of one row, ``(n_features,)``, and returns
-        a module.
+        a module. Layers that are random in training, such as dropout, draw from torch's
+        global generator and are not covered by `random_state`.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Hidden layers of the perceptron that "auto" and "mlp" stand for.
     max_iter : int, default=3000
@@ -113,7 +122,8 @@ class NSGFSampler(BaseFlowSampler):
         it.
     n_sampling_steps : int, default=None
         Steps in which the learned flow is integrated. None takes `n_steps`. Read at every
-        call: it can be changed without fitting again.
+        call: it can be changed without fitting again. The last step never begins later than
+        the last simulated one did; all others are equal.
     ode_method : {"euler", "heun", "rk4"}, default="euler"
         How it is integrated. Read at every call.
     device : str or torch.device, default="auto"
@@ -306,7 +316,9 @@ class NSGFSampler(BaseFlowSampler):
         self._check_parameters()
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
-        units = Units.of(target)
+        _column_names(self, X_source)  # raises before the work if they are no strings
+        units = Units.of(target, rows)
+        warn_outliers(target, units)
         source = self._make_source(rows, units)
         seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(4).tolist()
         network = make_network(self.network, self.hidden_layer_sizes, target.shape[1], seeds[0])
@@ -315,7 +327,7 @@ class NSGFSampler(BaseFlowSampler):
         network, history = self._train(network, pool, seeds[2], device)
 
         validate_data(self, X_source, skip_check_array=True)
-        self._units, self._dtype, self._score_seed = units, target.dtype, seeds[3]
+        self._dtype, self._score_seed = target.dtype, seeds[3]
         self.mean_, self.scale_ = units
         self.blur_ = _resolve_blur(self.blur, target.shape[1])
         self.source_ = source
@@ -361,9 +373,11 @@ class NSGFSampler(BaseFlowSampler):
         array([[10., 10.]])
         """
         rows = self._check_rows(X)
-        x = self._inward(rows).to(self.device_)
-        u = self._field(x.dtype)(torch.full((len(x),), float(t), dtype=x.dtype).to(x), x)
-        return (u.cpu().numpy() * self.scale_).astype(rows.dtype, copy=False)
+        x = self._inward(rows)
+        field = self._field(x.dtype)
+        chunks = (chunk.to(self.device_) for chunk in self._chunks(x, n_states=1))
+        u = torch.cat([field(chunk.new_full((len(chunk),), t), chunk).cpu() for chunk in chunks])
+        return _as_given((u.numpy() * self.scale_).astype(rows.dtype, copy=False), X)
 
     def _check_parameters(self) -> None:
         self._validate_params()
@@ -373,6 +387,11 @@ class NSGFSampler(BaseFlowSampler):
                 'step_size is only used with schedule="constant"; the straight schedule '
                 f"chooses its own. Got step_size={self.step_size}: set it to None or change "
                 "schedule."
+            )
+        if self.early_stopping and self.n_simulations == 1:
+            raise ValueError(
+                "early_stopping holds out whole simulations and needs n_simulations of at least "
+                "2, got 1."
             )
         if self.schedule == "constant" and self.t_end != 1:
             raise ValueError(
@@ -384,7 +403,7 @@ class NSGFSampler(BaseFlowSampler):
         self, source: Source, target: Rows, seed: int, device: torch.device
     ) -> TrajectoryPool:
         n_features = target.x.shape[1]
-        n_particles = min(self.n_particles, len(target.x))
+        n_particles = min(int(self.n_particles), len(target.x))
         if isinstance(source, Rows):
             n_particles = min(n_particles, len(source.x))
         n_simulations = self.n_simulations or self._choose_n_simulations(n_particles, n_features)
@@ -409,9 +428,10 @@ class NSGFSampler(BaseFlowSampler):
         return pool
 
     def _choose_n_simulations(self, n_particles: int, n_features: int) -> int:
-        n_records = self.max_iter * self.batch_size / _REUSE
-        wanted = math.ceil(n_records / (n_particles * self.n_steps))
-        largest = _POOL_ENTRIES // (n_particles * (self.n_steps + 1) * n_features)
+        n_records = float(self.max_iter) * self.batch_size / _REUSE
+        n_steps = int(self.n_steps)
+        wanted = math.ceil(n_records / (n_particles * n_steps))
+        largest = _POOL_ENTRIES // (n_particles * (n_steps + 1) * n_features)
         return max(2 if self.early_stopping else 1, min(wanted, largest))
 
     def _make_schedule(self) -> Callable[[torch.Generator], Schedule]:
@@ -471,7 +491,6 @@ class NSGFSampler(BaseFlowSampler):
         return field
 
     def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
-        self._validate_params()
         x = x.to(self.device_)
         field = self._field(x.dtype)
         grid = self._grid(x)
@@ -491,7 +510,8 @@ class NSGFSampler(BaseFlowSampler):
 
     def _grid(self, x: Tensor) -> Tensor:
         """Equal steps, except that the last begins no later than the last simulated one."""
-        n = self._n_sampling_steps()
+        # One simulated step is one straight step, however many are asked for.
+        n = self._n_sampling_steps() if self._last_time > 0 else 1
         even = torch.linspace(0, self._end_time, n + 1, dtype=x.dtype)
         if even[-2] > self._last_time:
             even[:-1] = torch.linspace(0, self._last_time, n, dtype=x.dtype)
@@ -506,6 +526,7 @@ def _fixed_schedule(n_steps: int, step_size: float, generator: torch.Generator) 
     return constant_schedule(n_steps, step_size)
 
 
+@torch.inference_mode(False)
 def _standardise(
     network: nn.Module, pool: TrajectoryPool, generator: torch.Generator
 ) -> StandardisedVelocity:

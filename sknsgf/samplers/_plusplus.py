@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sknsgf.flow import Records, coupled_pairs, seeded_generator, straight_records
 from sknsgf.networks import StandardisedVelocity, TimePredictor
 from sknsgf.ode import Solution, integrate, invert
-from sknsgf.samplers._base import BaseFlowSampler, _draw_seed
+from sknsgf.samplers._base import BaseFlowSampler, _column_names, _draw_seed
 from sknsgf.samplers._nsgf import NSGFSampler
 from sknsgf.samplers._source import Rows, Source
 from sknsgf.samplers._students import (
@@ -238,7 +238,8 @@ class NSGFPlusPlus(BaseFlowSampler):
         check_hidden_layer_sizes(self.hidden_layer_sizes)
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
-        units, d = Units.of(target), target.shape[1]
+        _column_names(self, X_source)  # raises before the work if they are no strings
+        units, d = Units.of(target, rows), target.shape[1]
         source = self._make_source(rows, units)
         seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(6).tolist()
         network = make_network(self.network, self.hidden_layer_sizes, d, seeds[0])
@@ -255,7 +256,7 @@ class NSGFPlusPlus(BaseFlowSampler):
             histories["time_predictor"] = history
 
         validate_data(self, X_source, skip_check_array=True)
-        self._units, self._dtype, self._score_seed = units, target.dtype, seeds[5]
+        self._dtype, self._score_seed = target.dtype, seeds[5]
         self._switch_fixed = 0.0 if self.straight_from == "flow" else flow.t_end
         self.mean_, self.scale_ = units
         self.source_ = source
@@ -318,7 +319,7 @@ class NSGFPlusPlus(BaseFlowSampler):
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
         with seeded(seed):
-            network = TimePredictor(n_features, self.hidden_layer_sizes).to(device)
+            network = TimePredictor(n_features, self.hidden_layer_sizes).float().to(device)
 
         def loss(network: nn.Module) -> Tensor:
             records = move_records(draw(generator), device)
@@ -365,7 +366,6 @@ class NSGFPlusPlus(BaseFlowSampler):
         return self.sinkhorn_flow_._n_sampling_steps() + self.n_straight_steps
 
     def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
-        self._validate_params()
         x = x.to(self.device_)
         network = _in_dtype(self.straight_network_, x.dtype)
         return (self._backward if backward else self._forward)(torch.no_grad()(network), x)
@@ -394,6 +394,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         return _joined(straight, near, predictions)
 
 
+@torch.inference_mode(False)
 def _standardise(
     network: nn.Module, draw: Draw, generator: torch.Generator
 ) -> StandardisedVelocity:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
 from sknsgf.samplers._units import Units
@@ -54,7 +55,7 @@ class GaussianNoise:
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n rows."""
-        return torch.randn(n, self.n_features, generator=generator)
+        return torch.randn(n, self.n_features, dtype=torch.float32, generator=generator)
 
 
 class UserSource:
@@ -95,9 +96,12 @@ class UserSource:
         return self.units.inward(rows)
 
     def _sample(self, n: int, random_state: np.random.RandomState) -> Any:
-        if "random_state" in signature(self.distribution.sample).parameters:
-            return self.distribution.sample(n, random_state=random_state)
-        seeded = copy.copy(self.distribution)
+        distribution = self.distribution
+        if isinstance(distribution, FrozenEstimator):
+            distribution = distribution.estimator
+        if "random_state" in signature(distribution.sample).parameters:
+            return distribution.sample(n, random_state=random_state)
+        seeded = copy.copy(distribution)
         if hasattr(seeded, "random_state"):
             seeded.random_state = random_state
         return seeded.sample(n)

@@ -26,7 +26,8 @@ def make_network(
 ) -> nn.Module:
     """Make the velocity network a `network` parameter stands for, with seeded weights."""
     if isinstance(network, nn.Module):
-        made: Any = copy.deepcopy(network)
+        with torch.inference_mode(False):
+            made: Any = copy.deepcopy(network)
     else:
         with seeded(seed):
             if isinstance(network, str):
@@ -34,7 +35,7 @@ def make_network(
             else:
                 made = network((n_features,))
     _check_network(made, n_features)
-    return made
+    return made.float()
 
 
 def check_hidden_layer_sizes(hidden_layer_sizes: Sequence[int]) -> None:
@@ -51,8 +52,8 @@ def seeded(seed: int) -> Iterator[None]:
 
     The lock keeps fits that run in threads from seeing each other's seed.
     """
-    with _seed_lock, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seed_lock, torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # of the CPU alone: no other is restored
         yield
 
 
@@ -62,7 +63,8 @@ def _check_network(network: Any, n_features: int) -> None:
             "network must be a torch.nn.Module, or a callable that takes the shape of a row and "
             f"returns one; got {type(network).__name__}."
         )
-    t, x = torch.zeros(2), torch.zeros(2, n_features)
+    network = network.float()
+    t, x = (torch.zeros(shape, dtype=torch.float32) for shape in ((2,), (2, n_features)))
     try:
         with torch.no_grad():
             shape = tuple(network(t, x).shape)

@@ -36,6 +36,8 @@ class TrainingHistory(NamedTuple):
     status: str
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     network: nn.Module,
     loss: Callable[[nn.Module], Tensor],
