@@ -1,8 +1,9 @@
 """Time one velocity of the Sinkhorn flow, beside the peers and at their accuracy.
 
-Every method gets the same states of one trajectory, in one process, in turns. Errors are
-relative to a float64 velocity converged as far as rounding lets it. The times of ours
-include its cold start; its warm start is the state it left at the step before.
+Every method gets the same states of one trajectory, in one process, in turns: the trajectory
+that ours follows, as in a simulation. Errors are relative to a float64 velocity converged as
+far as rounding lets it. The times of ours include its cold start; its warm start is the state
+it left at the step before.
 
     python benchmarks/velocity.py --cases A,B --data folder-with-mnist.npz --json out.json
 """
@@ -217,16 +218,16 @@ def _peers(case: Case) -> Iterator[tuple[str, Callable[[], Velocity]]]:
 
 
 def reference_trajectory(x: Tensor, y: Tensor, case: Case) -> Iterator[tuple[Tensor, Tensor]]:
-    """States of the flow and their velocities, in double precision."""
+    """States of the flow as ours follows it, and their velocities in double precision."""
     n_steps, step_size = case.schedule
     tol = 1e-5 if case.n >= 10_000 else 1e-8
-    state = None
+    ours, state = Ours(case.blur, step_size), None
     for _ in range(n_steps):
         result = sinkhorn_velocity(
             x.double(), y.double(), blur=case.blur, tol=tol, max_iter=60, state=state
         )
         yield x, result.velocity.to(x)
-        x, state = x + step_size * result.velocity.to(x), result.state
+        x, state = x + step_size * ours(x, y)[0], result.state
 
 
 def time_methods(

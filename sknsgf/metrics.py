@@ -118,7 +118,7 @@ def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
     return 2 * between - within_x - within_y
 
 
-def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float, tol: float = 2e-3) -> float:
+def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float, tol: float = 1e-3) -> float:
     r"""Sinkhorn divergence between two clouds with uniform weights.
 
     .. math:: S_\varepsilon(X, Y) = OT_\varepsilon(X, Y)
@@ -135,7 +135,7 @@ def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float, tol: float =
         The other cloud, in the same space and units.
     blur : float
         Length below which details are not resolved, in the units of the clouds.
-    tol : float, default=2e-3
+    tol : float, default=1e-3
         Largest accepted marginal error of the solver.
 
     Returns

@@ -131,7 +131,7 @@ def test_single_clouds_and_batches_agree(n, m, d, device):
     together = sinkhorn_velocity(x, y, blur=0.4, **EXACT)
     assert together.velocity.shape == x.shape
     assert together.marginal_error.shape == together.converged.shape == (4,)
-    assert [part.shape for part in together.state] == [(4, m), (4, n), (4, m), (4, m)]
+    assert [part.shape for part in together.state[:4]] == [(4, m), (4, n), (4, m), (4, m)]
     for i in range(4):
         alone = sinkhorn_velocity(x[i], y[i], blur=0.4, **EXACT)
         assert alone.velocity.shape == (n, d)
@@ -145,7 +145,7 @@ def test_single_clouds_and_batches_agree(n, m, d, device):
 def test_velocity_keeps_dtype_and_device(dtype, device):
     x, y = (cloud.to(dtype) for cloud in clouds(6, 5, 2, device))
     flow = sinkhorn_velocity(x, y, blur=0.4)
-    parts = (flow.velocity, flow.marginal_error, *flow.state)
+    parts = (flow.velocity, flow.marginal_error, *flow.state[:4])
     assert {(part.dtype, part.device) for part in parts} == {(x.dtype, x.device)}
 
 
@@ -435,7 +435,7 @@ def test_pool_is_filled(pool):
     assert pool.marginal_error.shape == pool.converged.shape == (20, 3)
     assert torch.isfinite(pool.positions).all()
     assert pool.converged.all()
-    assert (pool.marginal_error <= 2e-3).all()
+    assert (pool.marginal_error <= 1e-3).all()
     assert (pool.times.diff(dim=1) > 0).all()
     assert pool.positions.device.type == "cpu"
 
@@ -581,7 +581,7 @@ def test_simulation_does_not_depend_on_how_many_there_are(n_simulations, pool, d
     assert torch.equal(fewer.positions[:, 0], pool.positions[:n_simulations, 0])
     # The solver stops a batch by its slowest problem, so the rest agrees to its tolerance.
     torch.testing.assert_close(
-        fewer.positions, pool.positions[:n_simulations], rtol=0, atol=10 * 2e-3
+        fewer.positions, pool.positions[:n_simulations], rtol=0, atol=10 * 1e-3
     )
 
 

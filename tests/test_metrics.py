@@ -121,7 +121,7 @@ def test_sinkhorn_divergence_warns_when_not_converged(monkeypatch):
 
     monkeypatch.setattr(sinkhorn, "sinkhorn_divergence", stop_early)
     with pytest.warns(
-        ConvergenceWarning, match=r"1\.2e-01 instead of 2\.0e-03.*Raise blur \(0\.5"
+        ConvergenceWarning, match=r"1\.2e-01 instead of 1\.0e-03.*Raise blur \(0\.5"
     ):
         assert sinkhorn_divergence([[0.0]], [[0.0]], blur=0.5) == pytest.approx(0, abs=1e-9)
 

@@ -241,11 +241,15 @@ def test_a_small_step_along_the_velocity_lowers_the_divergence(clouds):
 
 @pytest.fixture
 def small_memory(monkeypatch):
-    """Limits so low that forty points do not fit."""
+    shrink_memory(monkeypatch)
+
+
+def shrink_memory(patch):
+    """Set limits so low that forty points do not fit."""
     limits = {"_STORED": 400, "_TOGETHER_CPU": 400, "_BLOCK_CPU": 300, "_SAMPLE": 400}
     for name, limit in limits.items():
-        monkeypatch.setattr(f"sknsgf.sinkhorn._kernel.{name}", limit)
-    monkeypatch.setattr("sknsgf.sinkhorn._solver._SUBSAMPLE", 15)
+        patch.setattr(f"sknsgf.sinkhorn._kernel.{name}", limit)
+    patch.setattr("sknsgf.sinkhorn._solver._SUBSAMPLE", 15)
 
 
 @pytest.mark.parametrize("dim", [2, 6])
@@ -314,9 +318,9 @@ def test_hazards_stay_finite_and_report_the_truth(hazard, blur, dtype, device):
     x, y = (cloud.to(device, dtype) for cloud in hazard_pairs()[hazard])
     result = sinkhorn_velocity(x, y, blur=blur)
     assert result.velocity.isfinite().all()
-    assert all(potential.isfinite().all() for potential in result.state)
+    assert all(potential.isfinite().all() for potential in result.state[:4])
     assert 0 <= result.marginal_error <= 2
-    assert bool(result.converged) == bool(result.marginal_error <= 2e-3)
+    assert bool(result.converged) == bool(result.marginal_error <= 1e-3)
     assert sinkhorn_divergence(x, y, blur=blur).value.isfinite()
 
 
@@ -364,6 +368,34 @@ def test_warm_start_follows_the_flow(clouds):
         cold = sinkhorn_velocity(x, y, blur=0.5, tol=1e-8)
         torch.testing.assert_close(warm.velocity, cold.velocity, atol=1e-6, rtol=0)
         x, state = x + 0.3 * warm.velocity, warm.state
+
+
+@pytest.mark.parametrize("blur", [2.0, 6.0, 12.0])  # particles alone, and among neighbours
+def test_inner_products_follow_the_flow(blur, generator, device):
+    x = torch.randn(3, 12, 90, generator=generator, dtype=torch.float64).to(device)
+    y = 2 * torch.randn(3, 15, 90, generator=generator, dtype=torch.float64).to(device)
+    steps = torch.tensor([0.2, 0.3, 0.4], dtype=x.dtype, device=device)
+    state = None
+    for _ in range(4):
+        warm = sinkhorn_velocity(x, y, blur=blur, **TIGHT, state=state, step_size=steps)
+        cold = sinkhorn_velocity(x, y, blur=blur, **TIGHT)
+        torch.testing.assert_close(warm.velocity, cold.velocity, atol=1e-6, rtol=0)
+        inner = warm.state.products.onto_targets.inner
+        torch.testing.assert_close(inner, x @ y.mT, atol=1e-9, rtol=0)
+        inner = warm.state.products.onto_itself.inner
+        torch.testing.assert_close(inner, x @ x.mT, atol=1e-9, rtol=0)
+        x, state = x + steps.view(-1, 1, 1) * warm.velocity, warm.state
+
+
+def test_particles_that_moved_otherwise_are_noticed(generator, device):
+    x = torch.randn(12, 90, generator=generator, dtype=torch.float64).to(device)
+    y = 2 * torch.randn(15, 90, generator=generator, dtype=torch.float64).to(device)
+    before = sinkhorn_velocity(x, y, blur=2.0, **TIGHT)
+    assert before.state.products is not None
+    elsewhere = x + 0.31 * before.velocity
+    warm = sinkhorn_velocity(elsewhere, y, blur=2.0, **TIGHT, state=before.state, step_size=0.3)
+    cold = sinkhorn_velocity(elsewhere, y, blur=2.0, **TIGHT)
+    torch.testing.assert_close(warm.velocity, cold.velocity, atol=1e-6, rtol=0)
 
 
 def test_single_precision_agrees_with_double(clouds):
@@ -429,7 +461,7 @@ SEARCH = settings(
 @given(problem=problems())
 def test_any_problem_is_finite_and_honest(problem, device):
     x, y, blur = problem[0].to(device), problem[1].to(device), problem[2]
-    projection, potentials = transport(x, y, epsilon=blur**2, max_iter=60)
+    projection, potentials, _ = transport(x, y, epsilon=blur**2, max_iter=60)
     assert projection.isfinite().all()
     assert potentials.f.isfinite().all()
     assert potentials.g.isfinite().all()
@@ -439,7 +471,7 @@ def test_any_problem_is_finite_and_honest(problem, device):
     rounding = 8 * torch.finfo(x.dtype).eps * float(squared_cost(x, y).max()) / blur**2
     if rounding < 0.1:
         measured = marginal_error(x.double(), y.double(), exact)
-        assert (measured[potentials.converged] <= 2e-3 + 2 * rounding).all()
+        assert (measured[potentials.converged] <= 1e-3 + 2 * rounding).all()
 
 
 @SEARCH
@@ -452,6 +484,20 @@ def test_batched_equals_one_by_one(problem, device):
         if alone.converged and together.converged[b]:
             gap = (together.velocity[b] - alone.velocity).abs().max()
             assert gap <= 1e-5 * max(float(squared_cost(x, y).max().sqrt()), blur)
+
+
+@SEARCH
+@given(problem=problems(dtypes=(torch.float64,)))
+def test_dense_equals_blocked(problem, device):
+    x, y, blur = problem[0].to(device), problem[1].to(device), problem[2]
+    settings = {"epsilon": blur**2, "tol": 1e-8, "max_iter": 100}
+    dense = transport(x, y, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_memory(patch)
+        blocked = transport(x, y, **settings)
+    both = dense.potentials.converged & blocked.potentials.converged
+    gap = (blocked.projection - dense.projection)[both].abs().max() if both.any() else 0.0
+    assert gap <= 1e-5 * max(float(squared_cost(x, y).max().sqrt()), blur)
 
 
 @SEARCH

@@ -29,7 +29,7 @@ def follow_sinkhorn_flow(
     step_sizes: Tensor,
     *,
     blur: float,
-    tol: float = 2e-3,
+    tol: float = 1e-3,
     max_iter: int = 200,
 ) -> Trajectories:
     """Move particles along the Sinkhorn gradient flow by explicit Euler steps.
@@ -88,7 +88,7 @@ def simulate_sinkhorn_flow(
     n_targets: int,
     n_simulations: int,
     blur: float,
-    tol: float = 2e-3,
+    tol: float = 1e-3,
     max_iter: int = 200,
     seed: int = 0,
     device: torch.device | str = "cpu",

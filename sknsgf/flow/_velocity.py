@@ -7,7 +7,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sknsgf.sinkhorn import self_transport, transport
+from sknsgf.sinkhorn import Plan, Transport, self_transport, transport
+
+
+class Products(NamedTuple):
+    """Plans behind a velocity, from which inner products after a step follow."""
+
+    onto_targets: Plan
+    onto_itself: Plan
+    targets: Tensor  # y yᵀ
+
+    def after(self, step_size: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Inner products x yᵀ and x xᵀ after the step x + step_size v = r + step_size W y."""
+        r_y = self._remain(self.onto_targets.inner, step_size)
+        r_r = self._remain(self._remain(self.onto_itself.inner, step_size).mT, step_size)
+        across = r_y + step_size * self.onto_targets.average(self.targets)
+        pulled = step_size * self.onto_targets.average((r_y + across).mT)
+        return across, r_r + (pulled + pulled.mT) / 2
+
+    def _remain(self, values: Tensor, step_size: float | Tensor) -> Tensor:
+        """Take the self term's part of the step: from x to r = x − step_size Q x."""
+        return values - step_size * self.onto_itself.average(values)
 
 
 class SinkhornState(NamedTuple):
@@ -24,12 +44,15 @@ class SinkhornState(NamedTuple):
         particles reach the targets.
     trend : Tensor of shape (m,) or (B, m)
         What the prediction of `g` missed at this step, and will miss much alike at the next.
+    products : Products or None
+        Of fewer points than coordinates: what the next inner products follow from.
     """
 
     g: Tensor
     g_self: Tensor
     g_target: Tensor
     trend: Tensor
+    products: Products | None
 
 
 class SinkhornVelocity(NamedTuple):
@@ -58,7 +81,7 @@ def sinkhorn_velocity(
     y: Tensor,
     *,
     blur: float,
-    tol: float = 2e-3,
+    tol: float = 1e-3,
     max_iter: int = 200,
     state: SinkhornState | None = None,
     step_size: float | Tensor | None = None,
@@ -79,7 +102,7 @@ def sinkhorn_velocity(
         Targets.
     blur : float
         Resolution, in the units of the clouds; the temperature is ``blur**2``.
-    tol : float, default=2e-3
+    tol : float, default=1e-3
         Largest accepted marginal error. The relative error of the velocity is of the same
         order.
     max_iter : int, default=200
@@ -88,12 +111,14 @@ def sinkhorn_velocity(
         The `state` of the previous call for the same targets: a warm start.
     step_size : float or Tensor of shape (B,), optional
         The step by which the particles have moved along the previous velocity. With it the
-        warm start also follows the motion; leave it out if they moved otherwise.
+        warm start also follows the motion, and so do the inner products of particles with
+        many coordinates; leave it out if they moved otherwise.
 
     Returns
     -------
     SinkhornVelocity
         Velocity, marginal error, whether it converged, and the state for the next call.
+        Results carry no gradient.
 
     Raises
     ------
@@ -103,7 +128,8 @@ def sinkhorn_velocity(
     Notes
     -----
     Without the self-transport term particles collapse onto the means of their targets.
-    Memory is a small multiple of B n (n + m) numbers.
+    Memory is a small multiple of n (n + m) numbers per problem, and of n + m for clouds too
+    large to store their kernels: see :func:`~sknsgf.sinkhorn.transport`.
 
     References
     ----------
@@ -118,14 +144,10 @@ def sinkhorn_velocity(
             [5.]])
     """
     settings: dict[str, Any] = {"epsilon": blur**2, "tol": tol, "max_iter": max_iter}
-    expected = _expected(state, step_size)
     with torch.inference_mode():  # a tenth faster; what leaves it below takes gradients again
-        if expected is None:
-            g, g_self, g_target = None, None, self_transport(y, **settings).potentials.g
-        else:
-            g, g_self, g_target, *_ = expected
-        onto_targets = transport(x, y, **settings, g=g)
-        onto_itself = self_transport(x, **settings, g=g_self)
+        start = _cold_start(y, settings) if state is None else _warm_start(x, state, step_size)
+        onto_targets = transport(x, y, **settings, g=start.g, inner=start.x_y)
+        onto_itself = self_transport(x, **settings, g=start.g_self, inner=start.x_x)
 
     across, within = onto_targets.potentials, onto_itself.potentials
     error = across.marginal_error.maximum(within.marginal_error)
@@ -133,35 +155,66 @@ def sinkhorn_velocity(
         velocity=onto_targets.projection - onto_itself.projection,
         marginal_error=error,
         converged=error <= tol,
-        state=_state(across.g, within.g, g_target, expected),
+        state=_state(onto_targets, onto_itself, start),
     )
 
 
-def _expected(
-    state: SinkhornState | None, step_size: float | Tensor | None
-) -> SinkhornState | None:
+class _Start(NamedTuple):
+    """What is known before a velocity is solved for: guesses and inner products."""
+
+    g_target: Tensor
+    y_y: Tensor | None
+    g: Tensor | None = None
+    g_self: Tensor | None = None
+    trend: Tensor | None = None
+    x_y: Tensor | None = None
+    x_x: Tensor | None = None
+
+
+def _cold_start(y: Tensor, settings: dict[str, Any]) -> _Start:
+    _, potentials, plan = self_transport(y, **settings)
+    return _Start(potentials.g, plan and plan.inner)
+
+
+def _warm_start(x: Tensor, state: SinkhornState, step_size: float | Tensor | None) -> _Start:
     """Guess the next potentials: `g` exactly if the particles interpolate displacements.
 
     What the last guess missed is expected again, smaller as the particles slow down.
     """
-    if state is None:
-        return None
+    g, g_self, g_target, trend, products = state
+    y_y = products and products.targets
     if step_size is None:
-        return state._replace(trend=torch.zeros_like(state.trend))
+        return _Start(g_target, y_y, g, g_self, torch.zeros_like(trend))
     if isinstance(step_size, Tensor):
         step_size = step_size.unsqueeze(-1)
-    g, g_self, g_target, trend = state
     left = 1 - step_size
     trend = left * trend
-    return SinkhornState(g_target + left * (g - g_target) + trend, g_self, g_target, trend)
+    g = g_target + left * (g - g_target) + trend
+    inner = (None, None) if products is None else _inner_products(x, products, step_size)
+    return _Start(g_target, y_y, g, g_self, trend, *inner)
 
 
-def _state(
-    g: Tensor, g_self: Tensor, g_target: Tensor, expected: SinkhornState | None
-) -> SinkhornState:
-    """Keep the solved potentials, and what a guess without trend would have missed."""
-    if expected is None:
-        return SinkhornState(g, g_self, g_target, torch.zeros_like(g))
-    missed = g - expected.g  # up to a constant, which means nothing
-    trend = expected.trend + missed - missed.mean(-1, keepdim=True)
-    return SinkhornState(g, g_self, g_target, trend)
+def _inner_products(
+    x: Tensor, products: Products, step_size: float | Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Inner products after the step, unless norms tell that the particles moved otherwise."""
+    if isinstance(step_size, Tensor):
+        step_size = step_size.unsqueeze(-1)
+    x_y, x_x = products.after(step_size)
+    norms = torch.linalg.vector_norm(x, dim=-1).square()
+    gap = (x_x.diagonal(dim1=-2, dim2=-1) - norms).abs().amax()
+    as_promised = bool(gap <= 1e3 * torch.finfo(x.dtype).eps * norms.amax())
+    return (x_y, x_x) if as_promised else (None, None)
+
+
+def _state(onto_targets: Transport, onto_itself: Transport, start: _Start) -> SinkhornState:
+    """Keep what was solved, and what a guess without trend would have missed."""
+    g, g_self = onto_targets.potentials.g, onto_itself.potentials.g
+    trend = torch.zeros_like(g)
+    if start.g is not None and start.trend is not None:
+        missed = g - start.g  # up to a constant, which means nothing
+        trend = start.trend + missed - missed.mean(-1, keepdim=True)
+    products = None
+    if onto_targets.plan and onto_itself.plan and start.y_y is not None:
+        products = Products(onto_targets.plan, onto_itself.plan, start.y_y)
+    return SinkhornState(g, g_self, start.g_target, trend, products)

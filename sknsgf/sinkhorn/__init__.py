@@ -3,6 +3,7 @@
 from sknsgf.sinkhorn._kernel import squared_cost
 from sknsgf.sinkhorn._solver import SinkhornPotentials
 from sknsgf.sinkhorn._transport import (
+    Plan,
     SinkhornDivergence,
     Transport,
     barycentric_projection,
@@ -13,6 +14,7 @@ from sknsgf.sinkhorn._transport import (
 )
 
 __all__ = [
+    "Plan",
     "SinkhornDivergence",
     "SinkhornPotentials",
     "Transport",

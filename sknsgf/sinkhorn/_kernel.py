@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -100,19 +99,23 @@ class ScaledKernel:
     same : bool, default=False
         Whether rows and columns are the same points, and the potential is zero: then the
         diagonal is one.
+    inner : Tensor of shape (B, n, m), optional
+        The inner products of rows and columns, if they are known.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, *, same: bool = False):
+    def __init__(self, x: Tensor, y: Tensor, *, same: bool = False, inner: Tensor | None = None):
         self.same = same
-        self.offset, self.x, self.y = _centred(x, y)
+        self.offset, self.x, self.y = _centred(x, y) if inner is None else (0.0, x, y)
         self.columns, self.y_norm = self.y.mT, half_squared_norm(self.y)
         self.stored = len(x) * x.shape[1] * y.shape[1] <= _STORED
-        self.scores: Tensor | None = None
+        self.scores = inner
         if x.shape[-1] <= _FEW:  # then inner products are as quickly formed as read
             self.columns = self.columns.contiguous()
-        elif self.stored:
+        elif self.stored and inner is None:
             self.scores = self.x @ self.columns
-        self.plan = x.new_empty(len(x), x.shape[1] if self.stored else 0, y.shape[1])
+        # The kernel, or room for a block of it: fresh memory for each block would scatter
+        # over the heap and make it grow.
+        self.plan = x.new_empty(len(x), x.shape[1] if self.stored else self._size(), y.shape[1])
         self.sample: ScaledKernel | None = None
 
     def absorb(self, g: Tensor, epsilon: float) -> None:
@@ -139,31 +142,33 @@ class ScaledKernel:
 
     def balance(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Find the row scaling u with u ∘ P v = 1, and the column masses v ∘ Pᵀ u."""
-        u, mass = [], torch.zeros_like(v)
+        u, mass = [], torch.zeros_like(v).unsqueeze(-2)
         for _, plan in self._blocks():
             u.append(_row_sums(plan, v).reciprocal_())
-            mass += _column_sums(plan, u[-1])
-        return _joined(u, -1), mass.mul_(v)
+            mass.baddbmm_(u[-1].unsqueeze(-2), plan)
+        return _joined(u, -1), mass.squeeze(-2).mul_(v)
 
     def smooth(self, v: Tensor, weights: Tensor) -> Tensor:
-        """Pᵀ (weights ∘ P v), the product of which the Hessian is made."""
-        images = (
-            _column_sums(plan, _row_sums(plan, v).mul_(weights[:, rows]))
-            for rows, plan in self._blocks()
-        )
-        return reduce(Tensor.add_, images)
+        """Pᵀ (weights ∘ P v) of rows (B, 1, m), the product of which the Hessian is made."""
+        image = torch.zeros_like(v)
+        for rows, plan in self._blocks():
+            image.baddbmm_(torch.bmm(v, plan.mT).mul_(weights[..., rows]), plan)
+        return image
 
     def project(self, u: Tensor, v: Tensor) -> Tensor:
-        """Mean of the columns' points for each row of the scaled plan: (B, n, d)."""
+        """Mean of the columns' points for each row of the scaled plan: (B, n, d).
+
+        Uses the kernel up.
+        """
         if self.x.shape[-1] <= _FEW:
             points = self.columns * v.unsqueeze(-2)
             images = [torch.bmm(points, plan.mT).mT for _, plan in self._blocks()]
             return _joined(images, -2).mul(u.unsqueeze(-1)).add_(self.offset)
         weights = (
-            (plan * v.unsqueeze(-2)).mul_(u[:, rows].unsqueeze(-1))
+            plan.mul_(v.unsqueeze(-2)).mul_(u[:, rows].unsqueeze(-1))
             for rows, plan in self._blocks()
         )
-        return _joined([_weighted_means(w, self.y) for w in weights], -2).add_(self.offset)
+        return _joined([weighted_means(w, self.y) for w in weights], -2).add_(self.offset)
 
     def potential(self, u: Tensor) -> Tensor:
         """Soft minimum over the columns, a potential on the rows, from the row scaling."""
@@ -192,16 +197,17 @@ class ScaledKernel:
 
         As |x|² is such a constant only inner products are needed.
         """
-        out: Tensor | None = self.plan[:, rows] if self.stored else None
+        x = self.x[:, rows]
+        out = self.plan[:, rows] if self.stored else self.plan[:, : x.shape[1]]
         if self.scores is not None:
             return torch.add(self.bias, self.scores[:, rows], alpha=self.per_bit, out=out)
-        x = self.x[:, rows] * self.per_bit
+        x = x * self.per_bit
         if x.shape[-1] > _FEW:
-            return torch.baddbmm(self.bias, x, self.columns)
+            return torch.baddbmm(self.bias, x, self.columns, out=out)
         logits = self.bias
         for k in range(x.shape[-1]):
             products = x[..., k : k + 1], self.columns[:, k : k + 1]
-            logits = out = torch.addcmul(logits, *products, out=out)
+            logits = torch.addcmul(logits, *products, out=out)
         return logits
 
     def _exponential(self, logits: Tensor, rows: slice) -> Tensor:
@@ -218,22 +224,29 @@ class ScaledKernel:
             yield rows, self._exponential(self._logits(rows), rows)
 
     def _slices(self) -> list[slice]:
-        n_problems, n_rows, _ = self.x.shape
+        size = self._size()
+        return [slice(start, start + size) for start in range(0, self.x.shape[1], size)]
+
+    def _size(self) -> int:
+        """Rows of a block."""
         block = _BLOCK_CPU if self.x.device.type == "cpu" else _BLOCK_ACCELERATOR
         # A matrix product over fewer rows than this would wait for the columns' points.
         least = 1 if self.x.shape[-1] <= _FEW else 64
-        size = max(least, block // (n_problems * self.y.shape[1]))
-        return [slice(start, start + size) for start in range(0, n_rows, size)]
+        return max(least, block // (len(self.x) * self.y.shape[1]))
 
 
 def _centred(x: Tensor, y: Tensor) -> tuple[Tensor | float, Tensor, Tensor]:
     """Bring clouds to the origin unless they are near it, which saves two large copies."""
     few = y[:, :: math.ceil(y.shape[1] / 64)]  # enough to tell, and quick
     centre = few.mean(-2, keepdim=True)
-    near = half_squared_norm(centre) <= 0.8 * half_squared_norm(few).mean(-1, keepdim=True)
-    if x.shape[-1] > _FEW and bool(near.all()):
+    if x.shape[-1] > _FEW and _is_small(centre, few):
         return 0.0, x, y
     return centre, x - centre, y - centre
+
+
+def _is_small(centre: Tensor, points: Tensor) -> bool:
+    norms = half_squared_norm(points).mean(-1, keepdim=True)
+    return bool((half_squared_norm(centre) <= 0.8 * norms).all())
 
 
 def _joined(blocks: list[Tensor], dim: int) -> Tensor:
@@ -246,12 +259,8 @@ def _row_sums(plan: Tensor, v: Tensor) -> Tensor:
     return torch.bmm(v.unsqueeze(-2), plan.mT).squeeze(-2)
 
 
-def _column_sums(plan: Tensor, u: Tensor) -> Tensor:
-    return torch.bmm(u.unsqueeze(-2), plan).squeeze(-2)
-
-
-def _weighted_means(weights: Tensor, points: Tensor) -> Tensor:
-    """Multiply, or pick where every row has all its weight on one point."""
+def weighted_means(weights: Tensor, points: Tensor) -> Tensor:
+    """Multiply (B, n, m) by (B, m, k), or pick rows where each has all its weight on one."""
     certain = 1 - 8 * torch.finfo(weights.dtype).eps
     if bool((weights.amax(-1) < certain).any()):
         return torch.bmm(weights, points)

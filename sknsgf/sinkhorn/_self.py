@@ -21,10 +21,15 @@ _CENTRE, _HALF_WIDTH = 1.5, 0.5  # of the spectrum [1, 2]
 
 
 def solve_self_batch(
-    x: Tensor, epsilon: float, tol: float, max_iter: int, g: Tensor | None
+    x: Tensor,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    g: Tensor | None = None,
+    inner: Tensor | None = None,
 ) -> tuple[SinkhornPotentials, ScaledKernel, tuple[Tensor, Tensor]]:
     """Solve problems of shape (B, n, d); return the kernel and its scalings u, w as well."""
-    kernel = ScaledKernel(x, x, same=True)
+    kernel = ScaledKernel(x, x, same=True, inner=inner)
     kernel.absorb(torch.zeros_like(x[..., 0]), epsilon)
     log_w = _guess(kernel, g)
     log_rows, error = _residual(kernel, log_w)
@@ -33,13 +38,13 @@ def solve_self_batch(
         step, rho = _chebyshev(step, rho, log_rows)
         trial = log_w + step
         trial_rows, trial_error = _residual(kernel, trial)
-        helped = (trial_error < error).unsqueeze(-1)
-        # Far from the solution the averaged iteration, which always contracts, takes over.
-        step = torch.where(helped, step, -log_rows / 2)
-        log_w = log_w + step
-        log_rows, error = (
-            (trial_rows, trial_error) if bool(helped.all()) else _residual(kernel, log_w)
-        )
+        helped = trial_error < error
+        if not bool(helped.all()):
+            # Far from the solution the averaged iteration, which always contracts, takes over.
+            step = torch.where(helped.unsqueeze(-1), step, -log_rows / 2)
+            trial = log_w + step
+            trial_rows, trial_error = _residual(kernel, trial)
+        log_w, log_rows, error = trial, trial_rows, trial_error
         n_iter += 1
 
     w, u = log_w.exp(), (log_w - log_rows).exp()
@@ -49,12 +54,10 @@ def solve_self_batch(
     return SinkhornPotentials(f, g, epsilon, n_iter, error, error <= tol), kernel, (u, w)
 
 
-def project_onto_itself(x: Tensor, kernel: ScaledKernel, u: Tensor, w: Tensor) -> Tensor:
-    """Mean over each particle's neighbours (B, n, d); the particle itself if it has none."""
+def is_identity(u: Tensor, w: Tensor) -> bool:
+    """Whether no particle has a neighbour that shares its mass."""
     rounding = 8 * torch.finfo(w.dtype).eps
-    if bool(((u - 1).abs() <= rounding).all() & (1 - w <= rounding).all()):
-        return x
-    return kernel.project(u, w)
+    return bool(((u - 1).abs() <= rounding).all() & (1 - w <= rounding).all())
 
 
 def _guess(kernel: ScaledKernel, g: Tensor | None) -> Tensor:

@@ -74,10 +74,16 @@ class _Scaling(NamedTuple):
 
 
 def solve_batch(
-    x: Tensor, y: Tensor, epsilon: float, tol: float, max_iter: int, g: Tensor | None
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    tol: float,
+    max_iter: int,
+    g: Tensor | None = None,
+    inner: Tensor | None = None,
 ) -> tuple[SinkhornPotentials, ScaledKernel, _Scaling]:
     """Solve problems of shape (B, n, d), (B, m, d); return the scaled plan as well."""
-    kernel = ScaledKernel(x, y)
+    kernel = ScaledKernel(x, y, inner=inner)
     if not kernel.stored:
         kernel.keep_sample()
     if g is None:
@@ -117,7 +123,7 @@ def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scali
 def _guess_from_subsample(kernel: ScaledKernel, epsilon: float) -> tuple[Tensor, int]:
     """Solve for evenly spaced points and extend to all columns by the soft minimum."""
     x, y = _thin(kernel.x, _SUBSAMPLE), _thin(kernel.y, _SUBSAMPLE)
-    potentials, *_ = solve_batch(x, y, epsilon, 1e-2, 20, None)
+    potentials, *_ = solve_batch(x, y, epsilon, 1e-2, 20)
     extension = ScaledKernel(kernel.y, x)
     extension.absorb(potentials.f, epsilon)
     u = 1 / extension.forward(torch.ones_like(potentials.f))
@@ -201,16 +207,16 @@ def _newton_step(kernel: ScaledKernel, scaling: _Scaling) -> Tensor:
     The damping, proportional to the error (Levenberg), tames the near-assignment regime,
     where the Hessian is close to singular, and fades at the solution.
     """
-    _, v, u, mass, error = scaling
     sample = kernel.sample or kernel
     curvature, weights = _curvature(kernel, scaling)
-    root = (curvature + 0.03 * error.unsqueeze(-1) * mass).sqrt()
-    scale = v / root
+    root = (curvature + 0.03 * scaling.error.unsqueeze(-1) * scaling.column_mass).sqrt()
+    missing = scaling.u.shape[-1] / root.shape[-1] - scaling.column_mass
+    scale, weights = (scaling.v / root).unsqueeze(-2), weights.unsqueeze(-2)
 
     def hessian(p: Tensor) -> Tensor:
         return torch.addcmul(p, scale, sample.smooth(scale * p, weights), value=-1)
 
-    step = _conjugate_gradients(hessian, (u.shape[-1] / v.shape[-1] - mass) / root) / root
+    step = _conjugate_gradients(hessian, (missing / root).unsqueeze(-2)).squeeze(-2) / root
     step = step - step.mean(-1, keepdim=True)
     longest = step.abs().amax(-1, keepdim=True)
     return step * (_MAX_NEWTON_STEP / longest.clamp(min=_MAX_NEWTON_STEP))
@@ -226,22 +232,22 @@ def _curvature(kernel: ScaledKernel, scaling: _Scaling) -> tuple[Tensor, Tensor]
 
 
 def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], residual: Tensor) -> Tensor:
-    """Solve to a thirtieth of the residual, problem by problem: (B, m) to (B, m)."""
+    """Solve to a part of the residual, problem by problem: rows (B, 1, m) to rows."""
     solution, direction = torch.zeros_like(residual), residual
-    square = _dot(residual, residual)
+    square = _squared(residual)
     goal = _CG_GOAL * square
     for _ in range(_MAX_CG):
         unfinished = square > goal
         if not bool(unfinished.any()):
             break
         image = matrix(direction)
-        length = unfinished * square / _dot(direction, image).clamp_(min=_TINY)
-        solution = torch.addcmul(solution, length, direction)
+        length = unfinished * square / torch.bmm(direction, image.mT).clamp_(min=_TINY)
+        solution.addcmul_(length, direction)
         residual = torch.addcmul(residual, length, image, value=-1)
-        square, before = _dot(residual, residual), square
+        square, before = _squared(residual), square
         direction = torch.addcmul(residual, square / before.clamp_(min=_TINY), direction)
     return solution
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b).unsqueeze(-1)
+def _squared(rows: Tensor) -> Tensor:
+    return torch.bmm(rows, rows.mT)

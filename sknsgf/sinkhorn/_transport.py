@@ -10,12 +10,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sknsgf.sinkhorn._kernel import ScaledKernel, problems_together, squared_cost
-from sknsgf.sinkhorn._self import project_onto_itself, solve_self_batch
+from sknsgf.sinkhorn._kernel import (
+    ScaledKernel,
+    problems_together,
+    squared_cost,
+    weighted_means,
+)
+from sknsgf.sinkhorn._self import is_identity, solve_self_batch
 from sknsgf.sinkhorn._solver import SinkhornPotentials, solve_batch
 
-_TOL = 2e-3
+_TOL = 1e-3
 _MAX_ITER = 200
+
+
+class Plan(NamedTuple):
+    """A plan and the inner products it comes from, always with a batch dimension.
+
+    Attributes
+    ----------
+    inner : Tensor of shape (B, n, m)
+        Inner products of all pairs.
+    weights : Tensor of shape (B, n, m) or None
+        The plan with rows that sum to 1; None for the identity.
+    """
+
+    inner: Tensor
+    weights: Tensor | None
+
+    def average(self, values: Tensor) -> Tensor:
+        """Mean of the columns' values for each row: (B, m, k) to (B, n, k)."""
+        return values if self.weights is None else weighted_means(self.weights, values)
 
 
 class Transport(NamedTuple):
@@ -27,10 +51,15 @@ class Transport(NamedTuple):
         Barycentric projection of the first cloud onto the second.
     potentials : SinkhornPotentials
         The solved problem and its status.
+    plan : Plan or None
+        Given only where it is smaller than the clouds, so that keeping it costs little: for
+        fewer points than coordinates, about the origin, and few enough problems to be solved
+        together.
     """
 
     projection: Tensor
     potentials: SinkhornPotentials
+    plan: Plan | None = None
 
 
 class SinkhornDivergence(NamedTuple):
@@ -59,6 +88,7 @@ def transport(
     tol: float = _TOL,
     max_iter: int = _MAX_ITER,
     g: Tensor | None = None,
+    inner: Tensor | None = None,
 ) -> Transport:
     r"""Solve entropic optimal transport between uniform clouds and project along it.
 
@@ -70,7 +100,7 @@ def transport(
         Targets.
     epsilon : float
         Temperature, in the units of the cost :math:`\tfrac12\|x - y\|^2`.
-    tol : float, default=2e-3
+    tol : float, default=1e-3
         Largest accepted marginal error: the mass, of a total of 1, that misses its target.
     max_iter : int, default=200
         Iterations at the last temperature after which an unsolved problem is returned as it
@@ -78,12 +108,15 @@ def transport(
     g : Tensor of shape (m,) or (B, m), optional
         Guess of the potential on `y` (warm start). Without it the temperature is lowered
         from the spread of the data to `epsilon`.
+    inner : Tensor of shape (B, n, m), optional
+        The inner products of `x` and `y`, where they are known and many coordinates make
+        them most of the work.
 
     Returns
     -------
     Transport
         The barycentric projection and the potentials, with `marginal_error` and `converged`
-        per problem. An unsolved problem is never an exception.
+        per problem. An unsolved problem is never an exception. Results carry no gradient.
 
     Raises
     ------
@@ -114,11 +147,11 @@ def transport(
     _check_clouds(x, y)
     _check_epsilon(epsilon)
 
-    def solve(x: Tensor, y: Tensor, g: Tensor | None) -> Transport:
-        potentials, kernel, scaling = solve_batch(x, y, epsilon, tol, max_iter, g)
-        return Transport(kernel.project(scaling.u, scaling.v), potentials)
+    def solve(x: Tensor, y: Tensor, *known: Tensor | None) -> Transport:
+        potentials, kernel, scaling = solve_batch(x, y, epsilon, tol, max_iter, *known)
+        return _transport(kernel, scaling.u, scaling.v, potentials)
 
-    return _by_problems(solve, x, y, g)
+    return _by_problems(solve, x, y, g, inner)
 
 
 def self_transport(
@@ -128,6 +161,7 @@ def self_transport(
     tol: float = _TOL,
     max_iter: int = _MAX_ITER,
     g: Tensor | None = None,
+    inner: Tensor | None = None,
 ) -> Transport:
     """Solve the transport of a uniform cloud onto itself and project along it.
 
@@ -139,12 +173,14 @@ def self_transport(
         As in :func:`transport`.
     g : Tensor of shape (n,) or (B, n), optional
         Guess of the potential.
+    inner : Tensor of shape (B, n, n), optional
+        The inner products of `x`, where they are known.
 
     Returns
     -------
     Transport
         The projection (each particle's mean over its neighbours) and the potentials, for
-        which `f` and `g` agree within the tolerance.
+        which `f` and `g` agree within the tolerance. Results carry no gradient.
 
     Raises
     ------
@@ -162,11 +198,29 @@ def self_transport(
     _check_clouds(x, x)
     _check_epsilon(epsilon)
 
-    def solve(x: Tensor, _: Tensor, g: Tensor | None) -> Transport:
-        potentials, kernel, scalings = solve_self_batch(x, epsilon, tol, max_iter, g)
-        return Transport(project_onto_itself(x, kernel, *scalings), potentials)
+    def solve(x: Tensor, _: Tensor, *known: Tensor | None) -> Transport:
+        potentials, kernel, scalings = solve_self_batch(x, epsilon, tol, max_iter, *known)
+        if is_identity(*scalings):
+            return Transport(x, potentials, _kept(kernel, None))
+        return _transport(kernel, *scalings, potentials)
 
-    return _by_problems(solve, x, x, g)
+    return _by_problems(solve, x, x, g, inner)
+
+
+def _transport(
+    kernel: ScaledKernel, u: Tensor, v: Tensor, potentials: SinkhornPotentials
+) -> Transport:
+    projection = kernel.project(u, v)  # which turns the kernel into the plan
+    return Transport(projection, potentials, _kept(kernel, kernel.plan))
+
+
+def _kept(kernel: ScaledKernel, weights: Tensor | None) -> Plan | None:
+    # Half the products that a step takes are by this plan, and none by the identity.
+    many = (1.5 if weights is None or not kernel.same else 3) * max(kernel.plan.shape[1:])
+    centred = isinstance(kernel.offset, Tensor)
+    if kernel.scores is None or centred or kernel.x.shape[-1] < many:
+        return None
+    return Plan(kernel.scores, weights)
 
 
 def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
@@ -271,7 +325,7 @@ def sinkhorn_divergence(
         Second cloud.
     blur : float
         Resolution, in the units of the clouds.
-    tol : float, default=2e-3
+    tol : float, default=1e-3
         Largest accepted marginal error. The error of the value is of second order in it.
     max_iter : int, default=200
         Iterations at the last temperature.
@@ -304,12 +358,25 @@ def sinkhorn_divergence(
     >>> sinkhorn_divergence(x, x + 2, blur=0.1).value.round(decimals=3)  # 2**2 / 2
     tensor(2.)
     """
+    _check_clouds(x, y)
     _check_epsilon(blur)
-    across, within_x, within_y = (
-        transport(x, y, epsilon=blur**2, tol=tol, max_iter=max_iter).potentials,
-        self_transport(x, epsilon=blur**2, tol=tol, max_iter=max_iter).potentials,
-        self_transport(y, epsilon=blur**2, tol=tol, max_iter=max_iter).potentials,
-    )
+    xs, ys = _batched(x, 2), _batched(y, 2)
+    larger = xs if xs.shape[1] > ys.shape[1] else ys
+    size = problems_together(larger, larger)
+    parts = [
+        _divergence(*group, blur**2, tol, max_iter)
+        for group in zip(xs.split(size), ys.split(size), strict=True)
+    ]
+    values = [torch.cat(part) for part in zip(*parts, strict=True)]
+    return SinkhornDivergence(*(v if x.ndim == 3 else v.squeeze(0) for v in values))
+
+
+def _divergence(
+    x: Tensor, y: Tensor, epsilon: float, tol: float, max_iter: int
+) -> SinkhornDivergence:
+    across = solve_batch(x, y, epsilon, tol, max_iter)[0]
+    within_x = solve_self_batch(x, epsilon, tol, max_iter)[0]
+    within_y = solve_self_batch(y, epsilon, tol, max_iter)[0]
     value = _dual_value(across) - (_dual_value(within_x) + _dual_value(within_y)) / 2
     problems = (across, within_x, within_y)
     error = torch.stack([p.marginal_error for p in problems]).amax(0)
@@ -323,16 +390,17 @@ def _dual_value(potentials: SinkhornPotentials) -> Tensor:
 
 
 def _by_problems(
-    solve: Callable[[Tensor, Tensor, Tensor | None], Transport],
+    solve: Callable[..., Transport],
     x: Tensor,
     y: Tensor,
     g: Tensor | None,
+    inner: Tensor | None,
 ) -> Transport:
     """Solve a batch, or one problem, as many problems at a time as memory serves best."""
     xs, ys, guess = _batched(x, 2), _batched(y, 2), None if g is None else _batched(g, 1)
     size = problems_together(xs, ys)
-    guesses = itertools.repeat(None) if guess is None else guess.split(size)
-    groups = zip(xs.split(size), ys.split(size), guesses, strict=False)
+    known = (itertools.repeat(None) if a is None else a.split(size) for a in (guess, inner))
+    groups = zip(xs.split(size), ys.split(size), *known, strict=False)
     results = [solve(*group) for group in groups]
     result = results[0] if len(results) == 1 else _concatenated(results)
     return result if x.ndim == 3 else _unbatched(result)
@@ -358,10 +426,10 @@ def _batched(tensor: Tensor, ndim: int) -> Tensor:
 
 
 def _unbatched(result: Transport) -> Transport:
-    projection, potentials = result
+    projection, potentials, plan = result
     names = ("f", "g", "marginal_error", "converged")
     first = {name: getattr(potentials, name).squeeze(0) for name in names}
-    return Transport(projection.squeeze(0), potentials._replace(**first))
+    return Transport(projection.squeeze(0), potentials._replace(**first), plan)
 
 
 def _check_clouds(x: Tensor, y: Tensor) -> None:
