@@ -510,3 +510,37 @@ def test_warm_equals_cold(problem, device):
     both = cold.potentials.converged & warm.potentials.converged
     gap = (warm.projection - cold.projection)[both].abs().max() if both.any() else 0.0
     assert gap <= 1e-5 * max(float(squared_cost(x, y).max().sqrt()), blur)
+
+
+@pytest.mark.parametrize("distance", [1e1, 1e2, 1e3, 1e4, 1e5])
+def test_distance_between_clouds_costs_no_more_than_its_digits(distance, device):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, 100, 2, generator=generator).to(device) for _ in range(2))
+    shift = torch.tensor([distance, -distance], device=device)
+    near, far = (transport(start, y, epsilon=0.01, tol=1e-4) for start in (x, x + shift))
+    rounding = distance * torch.finfo(x.dtype).eps
+    # A particle known to within `rounding` moves its projection by at most radius² / epsilon
+    # times that, and the tolerance stands for as much again.
+    slack = 400 * rounding + 0.02
+    assert (near.projection - far.projection).abs().max() < slack
+
+
+def test_potentials_of_far_clouds_solve_their_problem(device):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(60, 3, generator=generator).to(device).double() for _ in range(2))
+    x = x + 1e3
+    potentials = transport(x, y, epsilon=0.5, tol=1e-9).potentials
+    plan = coupling(x, y, potentials)
+    torch.testing.assert_close(
+        plan.sum(-1), torch.full_like(plan[:, 0], 1 / 60), rtol=1e-6, atol=0
+    )
+    torch.testing.assert_close(plan.sum(-2), torch.full_like(plan[0], 1 / 60), rtol=1e-6, atol=0)
+    again = transport(x, y, epsilon=0.5, tol=1e-9, g=potentials.g)
+    assert again.potentials.n_iter <= 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_raise(bad, device):
+    x = torch.full((4, 2), bad, device=device)
+    with pytest.raises(ValueError, match="NaN, infinity"):
+        transport(x, torch.zeros(4, 2, device=device), epsilon=0.1)

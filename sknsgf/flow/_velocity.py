@@ -143,6 +143,8 @@ def sinkhorn_velocity(
     tensor([[5.],
             [5.]])
     """
+    if not blur > 0:
+        raise ValueError(f"blur must be positive and finite, got {blur}.")
     settings: dict[str, Any] = {"epsilon": blur**2, "tol": tol, "max_iter": max_iter}
     with torch.inference_mode():  # a tenth faster; what leaves it below takes gradients again
         start = _cold_start(y, settings) if state is None else _warm_start(x, state, step_size)

@@ -445,7 +445,7 @@ class NSGFSampler(BaseFlowSampler):
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
         student = _standardise(network, pool, generator).to(device)
-        unit = student.u_scale.square()
+        unit = float(student.u_scale) ** 2
         pool, held_out = self._split(pool)
 
         def loss(network: nn.Module, records: Records) -> Tensor:

@@ -306,7 +306,7 @@ class NSGFPlusPlus(BaseFlowSampler):
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
         student = _standardise(network, draw, generator).to(device)
-        unit = student.u_scale.square()
+        unit = float(student.u_scale) ** 2
 
         def loss(network: nn.Module) -> Tensor:
             records = move_records(draw(generator), device)

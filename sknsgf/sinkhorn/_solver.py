@@ -107,7 +107,12 @@ def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[Tensor, int]:
         return _guess_from_subsample(kernel, epsilon)
     # This potential is exact where the temperature is high: rows see only x_i · y_j.
     g = half_squared_norm(kernel.y - kernel.x.mean(-2, keepdim=True))
-    n_levels = max(0, math.ceil(math.log2(_spread(kernel.x, kernel.y) / epsilon)))
+    spread = _spread(kernel.x, kernel.y)
+    if not math.isfinite(spread):
+        raise ValueError(
+            "x or y holds NaN, infinity, or values too large to multiply: remove or rescale them."
+        )
+    n_levels = max(0, math.ceil(math.log2(spread / epsilon)))
     return _anneal(kernel, g, [epsilon * 2.0**k for k in range(n_levels, 0, -1)], 5e-2)
 
 

@@ -21,6 +21,7 @@ from sknsgf.sinkhorn._solver import SinkhornPotentials, solve_batch
 
 _TOL = 1e-3
 _MAX_ITER = 200
+_FAR = 1e3  # squared radii apart from which clouds are moved together to be solved
 
 
 class Plan(NamedTuple):
@@ -146,6 +147,11 @@ def transport(
     """
     _check_clouds(x, y)
     _check_epsilon(epsilon)
+    apart = _separation(x, y)
+    if apart is not None:
+        guess = None if g is None else g + _along(apart, y, y)
+        near = transport(x - apart, y, epsilon=epsilon, tol=tol, max_iter=max_iter, g=guess)
+        return _apart(near, x - apart, y, apart)
 
     def solve(x: Tensor, y: Tensor, *known: Tensor | None) -> Transport:
         potentials, kernel, scaling = solve_batch(x, y, epsilon, tol, max_iter, *known)
@@ -205,6 +211,30 @@ def self_transport(
         return _transport(kernel, *scalings, potentials)
 
     return _by_problems(solve, x, x, g, inner)
+
+
+def _separation(x: Tensor, y: Tensor) -> Tensor | None:
+    """Tell by which (..., 1, d) to move x to y if the way is long for their sizes.
+
+    The inner products of clouds far apart have no digits left for their shapes.
+    """
+    x, y = (cloud[..., :: math.ceil(cloud.shape[-2] / 64), :] for cloud in (x, y))
+    apart = x.mean(-2, keepdim=True) - y.mean(-2, keepdim=True)
+    radius = (y - y.mean(-2, keepdim=True)).square().sum(-1).mean(-1)
+    way = apart.square().sum((-2, -1))
+    width = (x - x.mean(-2, keepdim=True)).square().sum(-1).mean(-1)
+    return apart if bool(((way > _FAR * radius) & (way > width)).any()) else None
+
+
+def _along(apart: Tensor, points: Tensor, y: Tensor) -> Tensor:
+    return ((points - y.mean(-2, keepdim=True)) @ apart.mT).squeeze(-1)
+
+
+def _apart(near: Transport, x: Tensor, y: Tensor, apart: Tensor) -> Transport:
+    """Potentials of x + apart and y, from those of x and y; the projection is the same."""
+    f = near.potentials.f + _along(apart, x, y) + apart.square().sum((-2, -1)).unsqueeze(-1) / 2
+    g = near.potentials.g - _along(apart, y, y)
+    return Transport(near.projection, near.potentials._replace(f=f, g=g))
 
 
 def _transport(
