@@ -5,12 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def velocity_matching_loss(
-    network: nn.Module, t: Tensor, x: Tensor, u: Tensor, weight: Tensor | None = None
-) -> Tensor:
-    r"""Weighted mean squared error of a velocity field on pool records.
+def velocity_matching_loss(network: nn.Module, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
+    r"""Mean squared error of a velocity field on pool records.
 
-    .. math:: \frac{1}{nd} \sum_i w_i\, \|u_\theta(t_i, x_i) - u_i\|^2
+    .. math:: \frac{1}{nd} \sum_i \|u_\theta(t_i, x_i) - u_i\|^2
 
     Parameters
     ----------
@@ -22,8 +20,6 @@ def velocity_matching_loss(
         Positions.
     u : Tensor of shape (n, d)
         Velocities to match.
-    weight : Tensor of shape (n,), optional
-        Weight of each record; 1 by default.
 
     Returns
     -------
@@ -42,8 +38,7 @@ def velocity_matching_loss(
     >>> velocity_matching_loss(still, torch.zeros(3), torch.zeros(3, 2), torch.ones(3, 2))
     tensor(1.)
     """
-    error = (network(t, x) - u).square().mean(-1)
-    return error.mean() if weight is None else (weight * error).mean()
+    return (network(t, x) - u).square().mean()
 
 
 def time_prediction_loss(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
