@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from sknsgf.networks._embedding import TimeEmbedding
 
 
+def perceptron(widths: Sequence[int], n_outputs: int) -> nn.Sequential:
+    """Stack linear layers of the given widths, an activation after each but the last."""
+    layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.GELU())]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], n_outputs))
+
+
 class VelocityMLP(nn.Module):
     """Multilayer perceptron from time and position to velocity.
 
@@ -32,8 +38,7 @@ class VelocityMLP(nn.Module):
         super().__init__()
         self.embedding = TimeEmbedding()
         widths = [n_features + self.embedding.n_features, *hidden_layer_sizes]
-        layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.GELU())]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], n_features))
+        self.layers = perceptron(widths, n_features)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Predict dx/dt, shape (n, d), at times (n,) and positions (n, d)."""

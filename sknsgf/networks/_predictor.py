@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, nn
+
+from sknsgf.networks._mlp import perceptron
 
 
 class TimePredictor(nn.Module):
@@ -32,10 +33,8 @@ class TimePredictor(nn.Module):
 
     def __init__(self, n_features: int, hidden_layer_sizes: Sequence[int] = (256, 256, 256)):
         super().__init__()
-        widths = [n_features, *hidden_layer_sizes]
-        layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.GELU())]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1), nn.Sigmoid())
+        self.layers = perceptron([n_features, *hidden_layer_sizes], n_outputs=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict the time (n,) of positions (n, d)."""
-        return self.layers(x).squeeze(-1)
+        return self.layers(x).squeeze(-1).sigmoid()
