@@ -18,7 +18,7 @@ The rooms, in the order of the method:
 Beside them: :mod:`sknsgf.metrics`, :mod:`sknsgf.datasets` and :mod:`sknsgf.plotting`.
 """
 
-from sknsgf.samplers import NSGFPlusPlus, NSGFSampler
+from sknsgf.samplers import NSGFPlusPlus, NSGFSampler, PersistenceError
 
-__all__ = ["NSGFPlusPlus", "NSGFSampler"]
+__all__ = ["NSGFPlusPlus", "NSGFSampler", "PersistenceError"]
 __version__ = "0.1.0.dev0"

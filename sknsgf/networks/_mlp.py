@@ -36,6 +36,7 @@ class VelocityMLP(nn.Module):
 
     def __init__(self, n_features: int, hidden_layer_sizes: Sequence[int] = (256, 256, 256)):
         super().__init__()
+        self.arguments = {"n_features": n_features, "hidden_layer_sizes": hidden_layer_sizes}
         self.embedding = TimeEmbedding()
         widths = [n_features + self.embedding.n_features, *hidden_layer_sizes]
         self.layers = perceptron(widths, n_features)

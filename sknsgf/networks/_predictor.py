@@ -33,6 +33,7 @@ class TimePredictor(nn.Module):
 
     def __init__(self, n_features: int, hidden_layer_sizes: Sequence[int] = (256, 256, 256)):
         super().__init__()
+        self.arguments = {"n_features": n_features, "hidden_layer_sizes": hidden_layer_sizes}
         self.layers = perceptron([n_features, *hidden_layer_sizes], n_outputs=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,8 @@ from sknsgf.samplers._base import (
     _resolve_blur,
     warn_outliers,
 )
-from sknsgf.samplers._source import Rows, Source
+from sknsgf.samplers._saving import is_history
+from sknsgf.samplers._source import Rows, Source, is_finite
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
     find_device,
@@ -220,6 +221,16 @@ class NSGFSampler(BaseFlowSampler):
         "n_jobs": [None, Integral],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+    }
+
+    _fitted: ClassVar[dict[str, list[Any]]] = {
+        **BaseFlowSampler._fitted,
+        "blur_": [Interval(Real, 0, None, closed="neither")],
+        "velocity_network_": [nn.Module],
+        "history_": [TrainingHistory],
+        "_last_time": [Interval(Real, 0, 1, closed="left")],
+        "_end_time": [Interval(Real, 0, 1, closed="right")],
+        "_n_steps": [Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -474,6 +485,12 @@ class NSGFSampler(BaseFlowSampler):
             return pool, None
         n_held_out = max(1, round(_HELD_OUT * len(pool.positions)))
         return pool[:-n_held_out], pool[-n_held_out:]
+
+    def _soundness(self) -> dict[str, bool]:
+        row = torch.zeros(1, self.n_features_in_, device=self.device_)
+        u = self._field(torch.float32)(row[:, 0], row).cpu().numpy()
+        sound = {"velocity_network_": is_finite(u, tuple(row.shape), np.float32)}
+        return super()._soundness() | sound | {"history_": is_history(self.history_)}
 
     def _n_sampling_steps(self) -> int:
         return self._n_steps if self.n_sampling_steps is None else self.n_sampling_steps

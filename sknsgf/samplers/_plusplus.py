@@ -22,7 +22,8 @@ from sknsgf.networks import StandardisedVelocity, TimePredictor
 from sknsgf.ode import Solution, integrate, invert
 from sknsgf.samplers._base import BaseFlowSampler, _column_names, _draw_seed
 from sknsgf.samplers._nsgf import NSGFSampler
-from sknsgf.samplers._source import Rows, Source
+from sknsgf.samplers._saving import is_history
+from sknsgf.samplers._source import Rows, Source, is_finite
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
     find_device,
@@ -157,6 +158,17 @@ class NSGFPlusPlus(BaseFlowSampler):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    _fitted: ClassVar[dict[str, list[Any]]] = {
+        **BaseFlowSampler._fitted,
+        "sinkhorn_flow_": [NSGFSampler],
+        "straight_network_": [nn.Module],
+        "time_predictor_": [None, nn.Module],
+        "switch_time_": [np.ndarray],
+        "history_": [dict],
+        "_switch_fixed": [Interval(Real, 0, 1, closed="both")],
+    }
+    _parts: ClassVar[tuple[type, ...]] = (NSGFSampler,)
 
     def __init__(
         self,
@@ -361,6 +373,18 @@ class NSGFPlusPlus(BaseFlowSampler):
         if self.time_predictor_ is None:
             return torch.full((len(x),), self._switch_fixed, dtype=x.dtype, device=x.device)
         return _in_dtype(self.time_predictor_, x.dtype)(x)
+
+    def _soundness(self) -> dict[str, bool]:
+        row = torch.zeros(1, self.n_features_in_, device=self.device_)
+        u = self.straight_network_(row[:, 0], row).cpu().numpy()
+        time = self._switch_times(row).cpu().numpy()
+        return super()._soundness() | {
+            "sinkhorn_flow_": self.sinkhorn_flow_.n_features_in_ == self.n_features_in_,
+            "straight_network_": is_finite(u, tuple(row.shape), np.float32),
+            "time_predictor_": is_finite(time, (1,), np.float32),
+            "switch_time_": is_finite(self.switch_time_, (len(self.switch_time_),), np.float32),
+            "history_": all(map(is_history, self.history_.values())),
+        }
 
     def _n_sampling_steps(self) -> int:
         return self.sinkhorn_flow_._n_sampling_steps() + self.n_straight_steps

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
@@ -19,6 +20,9 @@ class Source(Protocol):
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw points of shape (n, d), float32, in standardised units."""
+
+    def is_sound(self, d: int) -> bool:
+        """Tell whether a source that was loaded can be drawn from, with d columns."""
 
 
 class Rows:
@@ -32,6 +36,10 @@ class Rows:
 
     def __init__(self, x: Tensor):
         self.x = x
+
+    def is_sound(self, d: int) -> bool:
+        """Tell whether the rows can be drawn from and have d columns."""
+        return is_finite(self.x.numpy(), (len(self.x), d), np.float32) and len(self.x) > 0
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n rows."""
@@ -52,6 +60,10 @@ class GaussianNoise:
 
     def __init__(self, n_features: int):
         self.n_features = n_features
+
+    def is_sound(self, d: int) -> bool:
+        """Tell whether its rows have d columns."""
+        return self.n_features == d
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n rows."""
@@ -75,6 +87,10 @@ class UserSource:
     def __init__(self, distribution: Any, units: Units):
         self.distribution = distribution
         self.units = units
+
+    def is_sound(self, d: int) -> bool:
+        """Tell whether its units have d columns."""
+        return is_finite(self.units.mean, (d,), np.float64) and self.units.scale > 0
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n rows.
@@ -105,3 +121,8 @@ class UserSource:
         if hasattr(seeded, "random_state"):
             seeded.random_state = random_state
         return seeded.sample(n)
+
+
+def is_finite(array: NDArray, shape: tuple[int, ...], dtype: DTypeLike) -> bool:
+    """Tell whether an array has a shape and type and only finite numbers."""
+    return array.shape == shape and array.dtype == dtype and bool(np.isfinite(array).all())
