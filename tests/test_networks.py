@@ -1,7 +1,14 @@
+import math
+
 import pytest
 import torch
 
-from sknsgf.networks import TimeEmbedding, VelocityMLP
+from sknsgf.networks import (
+    ConvolutionalTimePredictor,
+    TimeEmbedding,
+    VelocityMLP,
+    VelocityUNet,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +106,90 @@ def test_each_row_is_on_its_own(generator, device):
     torch.testing.assert_close(
         network(t[some], x[some]), network(t, x)[some], rtol=1e-12, atol=1e-12
     )
+
+
+IMAGE_SHAPES = [(1, 8, 8), (3, 7, 9), (1, 14, 14), (1, 28, 28), (3, 1, 1), (2, 5, 21)]
+
+
+def image_records(image_shape, generator, n=4):
+    return records(n, math.prod(image_shape), generator, "cpu")
+
+
+def trained_unet(image_shape, **parameters):
+    """A U-Net whose last layer no longer is zero."""
+    network = VelocityUNet(image_shape, width=8, **parameters).double()
+    torch.nn.init.normal_(network.last.weight)
+    return network
+
+
+class TestUNet:
+    @pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)
+    def test_rows_in_rows_out(self, image_shape, generator):
+        t, x = image_records(image_shape, generator)
+        assert trained_unet(image_shape)(t, x).shape == x.shape
+
+    def test_begins_at_zero(self, generator):
+        t, x = image_records((1, 8, 8), generator)
+        assert not VelocityUNet((1, 8, 8), width=8).double()(t, x).any()
+
+    @pytest.mark.parametrize("parameters", [{}, {"attention": False}, {"patch_size": 2}], ids=str)
+    def test_every_parameter_learns(self, parameters, generator):
+        t, x = image_records((1, 28, 28), generator)
+        network = trained_unet((1, 28, 28), **parameters)
+        network(t, x).square().sum().backward()
+        assert all(p.grad is not None and p.grad.norm() > 0 for p in network.parameters())
+
+    def test_depends_on_time_and_on_position(self, generator):
+        t, x = image_records((1, 8, 8), generator)
+        network = trained_unet((1, 8, 8))
+        assert not torch.allclose(network(t, x), network(1 - t, x))
+        assert not torch.allclose(network(t, x), network(t, x.flip(0)))
+
+    def test_each_row_is_on_its_own(self, generator):
+        t, x = image_records((1, 14, 14), generator)
+        network = trained_unet((1, 14, 14))
+        torch.testing.assert_close(network(t[1:3], x[1:3]), network(t, x)[1:3])
+
+    @pytest.mark.parametrize("patch_size", [1, 2])
+    def test_a_pixel_stays_in_its_place(self, patch_size, generator, monkeypatch):
+        """Without attention, far corners of a wide image do not see each other."""
+        shape = (1, 8, 256)
+        t, x = image_records(shape, generator, n=1)
+        network = trained_unet(shape, attention=False, patch_size=patch_size)
+        # Group means are over the whole image: only local normalisation keeps corners apart.
+        for module in network.modules():
+            if isinstance(module, torch.nn.GroupNorm):
+                monkeypatch.setattr(module, "forward", lambda image: image)
+        other = x.clone()
+        other[:, 0] += 1
+        changed = (network(t, x) != network(t, other)).reshape(8, 256)
+        assert changed[0, 0] and not changed[:, 128:].any()
+
+    def test_double_network_is_the_float_network(self, generator):
+        t, x = image_records((1, 8, 8), generator)
+        network = trained_unet((1, 8, 8)).float()
+        single = network(t.float(), x.float())
+        double = network.double()(t.float().double(), x.float().double())
+        torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        "arguments, match",
+        [
+            (((8, 8),), "three positive integers"),
+            (((1, 0, 8),), "three positive integers"),
+            (((1, 7, 8), 8, 2), "patch_size=2 does not divide"),
+        ],
+    )
+    def test_impossible_shapes(self, arguments, match):
+        image_shape, width, patch_size = (*arguments, 8, 1)[:3]
+        with pytest.raises(ValueError, match=match):
+            VelocityUNet(image_shape, width, patch_size=patch_size)
+
+
+@pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)
+def test_convolutional_predictor_tells_a_time_for_each_row(image_shape, generator):
+    _, x = image_records(image_shape, generator)
+    predictor = ConvolutionalTimePredictor(image_shape, widths=(8, 16)).double()
+    times = predictor(x)
+    assert times.shape == (4,) and 0 < times.min() and times.max() < 1
+    torch.testing.assert_close(predictor(x[1:2]), times[1:2])

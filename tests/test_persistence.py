@@ -89,6 +89,7 @@ FITTED = {
     "numpy parameters": lambda: flow(
         blur=np.float32(0.1), n_steps=np.int64(3), hidden_layer_sizes=np.array([4])
     ).fit(X, Y),
+    "phases of images": lambda: plusplus(source="gaussian", image_shape=(3, 1, 1)).fit(X),
     "phases": lambda: plusplus().fit(X, Y),
     "phases from noise": lambda: plusplus(source="gaussian", switch="fixed").fit(X),
     "phases from the flow": lambda: plusplus(

@@ -3,14 +3,17 @@
 from sknsgf.networks._description import describe_network, rebuild_network
 from sknsgf.networks._embedding import TimeEmbedding
 from sknsgf.networks._mlp import VelocityMLP
-from sknsgf.networks._predictor import TimePredictor
+from sknsgf.networks._predictor import ConvolutionalTimePredictor, TimePredictor
 from sknsgf.networks._standardised import StandardisedVelocity
+from sknsgf.networks._unet import VelocityUNet
 
 __all__ = [
+    "ConvolutionalTimePredictor",
     "StandardisedVelocity",
     "TimeEmbedding",
     "TimePredictor",
     "VelocityMLP",
+    "VelocityUNet",
     "describe_network",
     "rebuild_network",
 ]

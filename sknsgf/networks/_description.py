@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from sknsgf.networks._mlp import VelocityMLP
-from sknsgf.networks._predictor import TimePredictor
+from sknsgf.networks._predictor import ConvolutionalTimePredictor, TimePredictor
 from sknsgf.networks._standardised import StandardisedVelocity
+from sknsgf.networks._unet import VelocityUNet
 
 # Each keeps in `arguments` what it was built from: numbers and sequences of them.
 _CLASSES: dict[str, Callable[..., nn.Module]] = {
-    cls.__name__: cls for cls in (VelocityMLP, TimePredictor)
+    cls.__name__: cls
+    for cls in (VelocityMLP, VelocityUNet, TimePredictor, ConvolutionalTimePredictor)
 }
 
 Description = dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -39,3 +40,52 @@ class TimePredictor(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Predict the time (n,) of positions (n, d)."""
         return self.layers(x).squeeze(-1).sigmoid()
+
+
+class ConvolutionalTimePredictor(nn.Module):
+    """Convolutional network from image to time in (0, 1).
+
+    Convolutions that halve the sides, each followed by a rectifier, then the mean over the
+    image.
+
+    Parameters
+    ----------
+    image_shape : tuple of three int
+        Channels, height and width (C, H, W).
+    widths : sequence of int, default=(32, 64, 128, 256)
+        Channels after each convolution.
+
+    Notes
+    -----
+    Images are rows, as in :class:`VelocityUNet`.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
+       Algorithm 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ConvolutionalTimePredictor((1, 8, 8))(torch.zeros(5, 64)).shape
+    torch.Size([5])
+    """
+
+    def __init__(self, image_shape: Sequence[int], widths: Sequence[int] = (32, 64, 128, 256)):
+        super().__init__()
+        self.arguments = {"image_shape": image_shape, "widths": widths}
+        self.image_shape = tuple(image_shape)
+        pairs = pairwise([image_shape[0], *widths])
+        self.convolutions = nn.Sequential(
+            *(
+                layer
+                for pair in pairs
+                for layer in (nn.Conv2d(*pair, 3, stride=2, padding=1), nn.ReLU())
+            )
+        )
+        self.last = nn.Linear(widths[-1], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict the time (n,) of rows (n, C * H * W)."""
+        features = self.convolutions(x.reshape(-1, *self.image_shape)).mean((-2, -1))
+        return self.last(features).squeeze(-1).sigmoid()

@@ -41,9 +41,11 @@ from sknsgf.samplers._saving import is_history
 from sknsgf.samplers._source import Rows, Source, is_finite
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
+    check_image_shape,
     find_device,
     make_network,
     move_records,
+    resolve_learning_rate,
     warn_diverged,
 )
 from sknsgf.samplers._units import Units
@@ -99,19 +101,25 @@ class NSGFSampler(BaseFlowSampler):
     pool_dir : path, default=None
         Directory for the simulated trajectories, as a memory-mapped file, when they do not
         fit in memory. Each fit has its own file there, and removes it.
-    network : "auto", "mlp", Module or callable, default="auto"
+    network : {"auto", "mlp", "unet"}, Module or callable, default="auto"
         The velocity network, called as ``network(t, x)`` with times of shape (n,) and rows of
-        shape (n, n_features), centred and scaled at every time. A module is copied, never
-        trained in place; a callable gets the shape of one row, ``(n_features,)``, and returns
-        a module. Layers that are random in training, such as dropout, draw from torch's
-        global generator and are not covered by `random_state`.
+        shape (n, n_features), centred and scaled at every time. "auto" is a
+        :class:`~sknsgf.networks.VelocityUNet` if `image_shape` is given, else a perceptron. A
+        module is copied, never trained in place; a callable gets `image_shape`, or the shape
+        of one row, ``(n_features,)``, where there is none, and returns a module:
+        ``network=partial(VelocityUNet, width=64)``. Rows stay rows, images too, until the
+        network reshapes them. Layers that are random in training, such as dropout, draw from
+        torch's global generator and are not covered by `random_state`.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Hidden layers of the perceptron that "auto" and "mlp" stand for.
+        Hidden layers of the perceptron.
+    image_shape : tuple of three int, default=None
+        Channels, height and width (C, H, W) of images, one a row, channel first. Values may
+        have any range: rows are standardised, and what is generated is not clipped.
     max_iter : int, default=3000
         Training steps: the effort. More give a closer fit and take proportionally longer,
         simulations included.
-    learning_rate : float, default=1e-2
-        Peak learning rate. The default suits the perceptron; larger networks want less.
+    learning_rate : float or "auto", default="auto"
+        Peak learning rate. "auto" is 1e-2 for the perceptron and 2e-3 for any other network.
     batch_size : int, default=256
         Records in a training step.
     ema_decay : float, default=0.995
@@ -156,6 +164,8 @@ class NSGFSampler(BaseFlowSampler):
         ended.
     n_iter_ : int
         Training steps done.
+    learning_rate_ : float
+        Peak learning rate used.
     device_ : torch.device
         Device used.
     n_features_in_ : int
@@ -207,10 +217,11 @@ class NSGFSampler(BaseFlowSampler):
         "schedule": [StrOptions({"straight", "constant"})],
         "t_end": [Interval(Real, 0, 1, closed="right")],
         "pool_dir": [None, str, HasMethods("__fspath__")],
-        "network": [StrOptions({"auto", "mlp"}), callable],
+        "network": [StrOptions({"auto", "mlp", "unet"}), callable],
         "hidden_layer_sizes": ["array-like"],
+        "image_shape": [None, "array-like"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "ema_decay": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": ["boolean"],
@@ -225,6 +236,7 @@ class NSGFSampler(BaseFlowSampler):
 
     _fitted: ClassVar[dict[str, list[Any]]] = {
         **BaseFlowSampler._fitted,
+        "learning_rate_": [Interval(Real, 0, None, closed="neither")],
         "blur_": [Interval(Real, 0, None, closed="neither")],
         "velocity_network_": [nn.Module],
         "history_": [TrainingHistory],
@@ -248,8 +260,9 @@ class NSGFSampler(BaseFlowSampler):
         pool_dir: Any = None,
         network: Any = "auto",
         hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        image_shape: Sequence[int] | None = None,
         max_iter: int = 3000,
-        learning_rate: float = 1e-2,
+        learning_rate: float | str = "auto",
         batch_size: int = 256,
         ema_decay: float = 0.995,
         early_stopping: bool = False,
@@ -273,6 +286,7 @@ class NSGFSampler(BaseFlowSampler):
         self.pool_dir = pool_dir
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.image_shape = image_shape
         self.max_iter = max_iter
         self.learning_rate = learning_rate
         self.batch_size = batch_size
@@ -327,15 +341,19 @@ class NSGFSampler(BaseFlowSampler):
         self._check_parameters()
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
+        check_image_shape(self.image_shape, self.network, target.shape[1])
         _column_names(self, X_source)  # raises before the work if they are no strings
         units = Units.of(target, rows)
         warn_outliers(target, units)
         source = self._make_source(rows, units)
         seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(4).tolist()
-        network = make_network(self.network, self.hidden_layer_sizes, target.shape[1], seeds[0])
+        network = make_network(
+            self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1], seeds[0]
+        )
+        learning_rate = resolve_learning_rate(self.learning_rate, network)
 
         pool = self._simulate(source, Rows(units.inward(target)), seeds[1], device)
-        network, history = self._train(network, pool, seeds[2], device)
+        network, history = self._train(network, pool, learning_rate, seeds[2], device)
 
         validate_data(self, X_source, skip_check_array=True)
         self._dtype, self._score_seed = target.dtype, seeds[3]
@@ -346,6 +364,7 @@ class NSGFSampler(BaseFlowSampler):
         self.velocity_network_ = network
         self.history_ = history
         self.n_iter_ = len(history.loss)
+        self.learning_rate_ = learning_rate
         self._last_time = self.t_end * (self.n_steps - 1) / self.n_steps
         self._end_time = self.t_end
         self._n_steps = self.n_steps
@@ -452,7 +471,12 @@ class NSGFSampler(BaseFlowSampler):
         return partial(_fixed_schedule, self.n_steps, step_size)
 
     def _train(
-        self, network: nn.Module, pool: TrajectoryPool, seed: int, device: torch.device
+        self,
+        network: nn.Module,
+        pool: TrajectoryPool,
+        learning_rate: float,
+        seed: int,
+        device: torch.device,
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
         student = _standardise(network, pool, generator).to(device)
@@ -471,12 +495,12 @@ class NSGFSampler(BaseFlowSampler):
                 student,
                 lambda network: loss(network, pool.draw(self.batch_size, generator)),
                 max_iter=self.max_iter,
-                learning_rate=self.learning_rate,
+                learning_rate=learning_rate,
                 ema_decay=self.ema_decay,
                 validation_loss=validation_loss,
                 progress=lambda _: bar.update(),
             )
-        warn_diverged(history, self.learning_rate)
+        warn_diverged(history, learning_rate)
         return trained, history
 
     def _split(self, pool: TrajectoryPool) -> tuple[TrajectoryPool, TrajectoryPool | None]:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
 from sknsgf.flow import Records, coupled_pairs, seeded_generator, straight_records
-from sknsgf.networks import StandardisedVelocity, TimePredictor
+from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import Solution, integrate, invert
 from sknsgf.samplers._base import BaseFlowSampler, _column_names, _draw_seed
 from sknsgf.samplers._nsgf import NSGFSampler
@@ -26,10 +26,12 @@ from sknsgf.samplers._saving import is_history
 from sknsgf.samplers._source import Rows, Source, is_finite
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
+    check_image_shape,
     find_device,
     make_network,
+    make_time_predictor,
     move_records,
-    seeded,
+    resolve_learning_rate,
     warn_diverged,
 )
 from sknsgf.samplers._units import Units
@@ -60,8 +62,8 @@ class NSGFPlusPlus(BaseFlowSampler):
     Parameters
     ----------
     sinkhorn_flow : NSGFSampler, default=None
-        The first phase; cloned, never fitted in place. Its `source`, `device`, `n_jobs`,
-        `random_state` and `verbose` are replaced by this estimator's. None takes
+        The first phase; cloned, never fitted in place. Its `source`, `image_shape`, `device`,
+        `n_jobs`, `random_state` and `verbose` are replaced by this estimator's. None takes
         ``NSGFSampler(n_steps=5, t_end=0.5)`` with the training parameters given here.
     straight_from : {"source", "flow"}, default="source"
         Where the straight flow's lines start. "source": at the source, as in the paper; it
@@ -76,15 +78,19 @@ class NSGFPlusPlus(BaseFlowSampler):
         Euler steps of the straight flow. Read at every call.
     source : None, "gaussian" or object with ``sample(n)``, default=None
         Where the flow starts, as in :class:`NSGFSampler`.
-    network : "auto", "mlp", Module or callable, default="auto"
-        The network of the straight flow, as in :class:`NSGFSampler`.
+    network : {"auto", "mlp", "unet"}, Module or callable, default="auto"
+        The network of the straight flow and, by default, of the first phase, as in
+        :class:`NSGFSampler`.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Hidden layers of the perceptron, of the time predictor and, by default, of the first
-        phase.
+        Hidden layers of perceptrons.
+    image_shape : tuple of three int, default=None
+        Channels, height and width (C, H, W) of images, one a row, as in
+        :class:`NSGFSampler`. The time predictor is then convolutional too, unless
+        `network` is "mlp".
     max_iter : int, default=3000
         Training steps of each of the networks.
-    learning_rate : float, default=1e-2
-        Peak learning rate.
+    learning_rate : float or "auto", default="auto"
+        Peak learning rate, as in :class:`NSGFSampler`.
     batch_size : int, default=256
         Records in a training step.
     score_blur : float or "auto", default="auto"
@@ -112,6 +118,8 @@ class NSGFPlusPlus(BaseFlowSampler):
         Losses of "sinkhorn_flow", "straight_flow" and, where used, "time_predictor".
     n_iter_ : int
         Training steps done, of all networks.
+    learning_rate_ : float
+        Peak learning rate of the straight flow.
     source_, mean_, scale_, device_, n_features_in_, feature_names_in_
         As in :class:`NSGFSampler`.
 
@@ -147,10 +155,11 @@ class NSGFPlusPlus(BaseFlowSampler):
         "switch": [StrOptions({"predict", "fixed"})],
         "n_straight_steps": [Interval(Integral, 1, None, closed="left")],
         "source": [None, StrOptions({"gaussian"}), HasMethods("sample")],
-        "network": [StrOptions({"auto", "mlp"}), callable],
+        "network": [StrOptions({"auto", "mlp", "unet"}), callable],
         "hidden_layer_sizes": ["array-like"],
+        "image_shape": [None, "array-like"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "score_blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "device": [str, torch.device],
@@ -161,6 +170,7 @@ class NSGFPlusPlus(BaseFlowSampler):
 
     _fitted: ClassVar[dict[str, list[Any]]] = {
         **BaseFlowSampler._fitted,
+        "learning_rate_": [Interval(Real, 0, None, closed="neither")],
         "sinkhorn_flow_": [NSGFSampler],
         "straight_network_": [nn.Module],
         "time_predictor_": [None, nn.Module],
@@ -181,8 +191,9 @@ class NSGFPlusPlus(BaseFlowSampler):
         source: Any = None,
         network: Any = "auto",
         hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        image_shape: Sequence[int] | None = None,
         max_iter: int = 3000,
-        learning_rate: float = 1e-2,
+        learning_rate: float | str = "auto",
         batch_size: int = 256,
         score_blur: float | str = "auto",
         device: str | torch.device = "auto",
@@ -198,6 +209,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         self.source = source
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.image_shape = image_shape
         self.max_iter = max_iter
         self.learning_rate = learning_rate
         self.batch_size = batch_size
@@ -250,11 +262,13 @@ class NSGFPlusPlus(BaseFlowSampler):
         check_hidden_layer_sizes(self.hidden_layer_sizes)
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
+        check_image_shape(self.image_shape, self.network, target.shape[1])
         _column_names(self, X_source)  # raises before the work if they are no strings
         units, d = Units.of(target, rows), target.shape[1]
         source = self._make_source(rows, units)
         seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(6).tolist()
-        network = make_network(self.network, self.hidden_layer_sizes, d, seeds[0])
+        kind = (self.network, self.hidden_layer_sizes, self.image_shape, d)
+        network = make_network(*kind, seeds[0])
 
         flow = self._make_sinkhorn_flow(seeds[1])
         flow.fit(target) if rows is None else flow.fit(rows, X_target=target)
@@ -264,7 +278,8 @@ class NSGFPlusPlus(BaseFlowSampler):
         histories = {"sinkhorn_flow": flow.history_, "straight_flow": history}
         predictor = None
         if self.straight_from == "source" and self.switch == "predict":
-            predictor, history = self._train_predictor(draw, d, seeds[4], device)
+            predictor = make_time_predictor(*kind, seeds[4])
+            predictor, history = self._train_predictor(predictor, draw, seeds[4], device)
             histories["time_predictor"] = history
 
         validate_data(self, X_source, skip_check_array=True)
@@ -277,17 +292,20 @@ class NSGFPlusPlus(BaseFlowSampler):
         self.straight_network_ = straight
         self.time_predictor_ = predictor
         self.history_ = histories
+        self.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
         self.n_iter_ = sum(len(history.loss) for history in histories.values())
         self.switch_time_ = self._measure_switch_times(seeds[5])
         return self
 
     def _make_sinkhorn_flow(self, seed: int) -> NSGFSampler:
-        run = {name: getattr(self, name) for name in ("source", "device", "n_jobs", "verbose")}
+        names = ("source", "image_shape", "device", "n_jobs", "verbose")
+        run = {name: getattr(self, name) for name in names}
         if self.sinkhorn_flow is not None:
             return clone(self.sinkhorn_flow).set_params(**run, random_state=seed)
         return NSGFSampler(
             n_steps=5,
             t_end=0.5,
+            network=self.network,
             hidden_layer_sizes=self.hidden_layer_sizes,
             max_iter=self.max_iter,
             learning_rate=self.learning_rate,
@@ -317,6 +335,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         self, network: nn.Module, draw: Draw, seed: int, device: torch.device
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
+        rate = resolve_learning_rate(self.learning_rate, network)
         student = _standardise(network, draw, generator).to(device)
         unit = float(student.u_scale) ** 2
 
@@ -324,34 +343,33 @@ class NSGFPlusPlus(BaseFlowSampler):
             records = move_records(draw(generator), device)
             return velocity_matching_loss(network, *records) / unit
 
-        return self._train("straight", student, loss)
+        return self._train("straight", student, loss, rate)
 
     def _train_predictor(
-        self, draw: Draw, n_features: int, seed: int, device: torch.device
+        self, network: nn.Module, draw: Draw, seed: int, device: torch.device
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
-        with seeded(seed):
-            network = TimePredictor(n_features, self.hidden_layer_sizes).float().to(device)
 
         def loss(network: nn.Module) -> Tensor:
             records = move_records(draw(generator), device)
             return time_prediction_loss(network, records.t, records.x)
 
-        return self._train("predictor", network, loss)
+        rate = resolve_learning_rate(self.learning_rate, network)
+        return self._train("predictor", network.to(device), loss, rate)
 
     def _train(
-        self, stage: str, network: nn.Module, loss: Callable[[nn.Module], Tensor]
+        self, stage: str, network: nn.Module, loss: Callable[[nn.Module], Tensor], rate: float
     ) -> tuple[nn.Module, TrainingHistory]:
         with self._progress(stage, self.max_iter) as bar:
             network, history = train(
                 network,
                 loss,
                 max_iter=self.max_iter,
-                learning_rate=self.learning_rate,
+                learning_rate=rate,
                 ema_decay=_EMA_DECAY,
                 progress=lambda _: bar.update(),
             )
-        warn_diverged(history, self.learning_rate)
+        warn_diverged(history, rate)
         return network, history
 
     def _measure_switch_times(self, seed: int) -> np.ndarray:

@@ -219,6 +219,7 @@ class Unpacker:
             make_network,
             estimator.network,
             estimator.hidden_layer_sizes,
+            estimator.image_shape,
             estimator.n_features_in_,
             seed=0,
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -15,14 +16,23 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sknsgf.flow import Records
-from sknsgf.networks import VelocityMLP
+from sknsgf.networks import (
+    ConvolutionalTimePredictor,
+    TimePredictor,
+    VelocityMLP,
+    VelocityUNet,
+)
 from sknsgf.training import TrainingHistory
 
 _seed_lock = threading.Lock()
 
 
 def make_network(
-    network: Any, hidden_layer_sizes: Sequence[int], n_features: int, seed: int
+    network: Any,
+    hidden_layer_sizes: Sequence[int],
+    image_shape: Sequence[int] | None,
+    n_features: int,
+    seed: int,
 ) -> nn.Module:
     """Make the velocity network a `network` parameter stands for, with seeded weights."""
     if isinstance(network, nn.Module):
@@ -30,12 +40,58 @@ def make_network(
             made: Any = copy.deepcopy(network)
     else:
         with seeded(seed):
-            if isinstance(network, str):
-                made = VelocityMLP(n_features, hidden_layer_sizes)
+            if not isinstance(network, str):
+                made = network(tuple(image_shape) if image_shape else (n_features,))
+            elif image_shape and network != "mlp":
+                made = VelocityUNet(image_shape)
             else:
-                made = network((n_features,))
+                made = VelocityMLP(n_features, hidden_layer_sizes)
     _check_network(made, n_features)
     return made.float()
+
+
+def make_time_predictor(
+    network: Any,
+    hidden_layer_sizes: Sequence[int],
+    image_shape: Sequence[int] | None,
+    n_features: int,
+    seed: int,
+) -> nn.Module:
+    """Make a time predictor to go with a velocity network, with seeded weights."""
+    with seeded(seed):
+        if image_shape and not (isinstance(network, str) and network == "mlp"):
+            return ConvolutionalTimePredictor(image_shape).float()
+        return TimePredictor(n_features, hidden_layer_sizes).float()
+
+
+def resolve_learning_rate(learning_rate: float | str, network: nn.Module) -> float:
+    """Perceptrons learn fastest at a rate that other networks would not survive."""
+    if not isinstance(learning_rate, str):
+        return float(learning_rate)
+    return 1e-2 if isinstance(network, VelocityMLP | TimePredictor) else 2e-3
+
+
+def check_image_shape(image_shape: Any, network: Any, n_features: int) -> None:
+    """Raise unless rows of `n_features` are images of that shape, or none is needed."""
+    if image_shape is None:
+        if isinstance(network, str) and network == "unet":
+            raise ValueError(
+                'network="unet" needs to know the images: pass image_shape=(C, H, W), for '
+                "instance (1, 28, 28)."
+            )
+        return
+    sizes = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
+    if len(sizes) != 3 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        raise ValueError(
+            "image_shape must be three positive integers, channels, height and width, got "
+            f"{image_shape!r}."
+        )
+    if math.prod(sizes) != n_features:
+        raise ValueError(
+            f"image_shape={sizes} has {math.prod(sizes)} values but the rows have {n_features}; "
+            "pass the shape (C, H, W) that the images had before they were flattened, channels "
+            "first."
+        )
 
 
 def check_hidden_layer_sizes(hidden_layer_sizes: Sequence[int]) -> None:
@@ -60,8 +116,8 @@ def seeded(seed: int) -> Iterator[None]:
 def _check_network(network: Any, n_features: int) -> None:
     if not isinstance(network, nn.Module):
         raise ValueError(
-            "network must be a torch.nn.Module, or a callable that takes the shape of a row and "
-            f"returns one; got {type(network).__name__}."
+            "network must be a torch.nn.Module, or a callable that takes the shape of a row, or "
+            f"image_shape, and returns one; got {type(network).__name__}."
         )
     network = network.float()
     t, x = (torch.zeros(shape, dtype=torch.float32) for shape in ((2,), (2, n_features)))
@@ -70,7 +126,8 @@ def _check_network(network: Any, n_features: int) -> None:
             shape = tuple(network(t, x).shape)
     except Exception as error:
         raise ValueError(
-            f"network(t, x) failed for t of shape (2,) and x of shape (2, {n_features}): {error}"
+            f"network(t, x) failed for t of shape (2,) and x of shape (2, {n_features}): "
+            f"{error}. Images arrive as rows, too: reshape them inside the network."
         ) from error
     if shape != (2, n_features):
         raise ValueError(
