@@ -69,7 +69,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     histories = [h if isinstance(h, dict) else {"": h} for h in (one.history_, other.history_)]
     for name, history in histories[0].items():
-        for field, value in history._asdict().items():
+        for field, value in vars(history).items():
             np.testing.assert_array_equal(value, getattr(histories[1][name], field))
     for rows in (X, X.astype(np.float32)):
         np.testing.assert_array_equal(one.transform(rows), other.transform(rows))

@@ -1,12 +1,19 @@
 import numpy as np
 import pytest
+import torch
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from sknsgf.plotting import plot_particles, plot_trajectories, plot_velocity_field  # noqa: E402
+from sknsgf.plotting import (  # noqa: E402
+    plot_history,
+    plot_particles,
+    plot_trajectories,
+    plot_velocity_field,
+)
+from sknsgf.training import TrainingHistory  # noqa: E402
 
 X = np.random.RandomState(0).standard_normal((30, 2))
 STATES = np.stack([X, 2 * X, 3 * X + 1])
@@ -108,3 +115,35 @@ def test_velocity_field_at_rest():
 def test_only_two_dimensions(draw, match):
     with pytest.raises(ValueError, match=match):
         draw()
+
+
+def a_history(n_iter, validation_loss=()):
+    return TrainingHistory(
+        iter=torch.arange(1, n_iter + 1),
+        loss=torch.linspace(2, 1, n_iter),
+        validation_iter=2 * torch.arange(1, 1 + len(validation_loss)),
+        validation_loss=torch.tensor(validation_loss),
+        status="completed",
+    )
+
+
+class TestHistory:
+    def test_losses_are_drawn_as_they_are_and_as_their_running_mean(self):
+        history = a_history(200)
+        raw, mean = plot_history(history).get_lines()
+        np.testing.assert_array_equal(raw.get_xydata(), np.stack([history.iter, history.loss], 1))
+        np.testing.assert_allclose(mean.get_ydata()[10:-10], history.loss[10:-10], rtol=1e-6)
+
+    def test_held_out_losses_are_drawn_and_the_lowest_marked(self):
+        *_, held_out, lowest = plot_history(a_history(8, [3.0, 1.0, 2.0])).get_lines()
+        np.testing.assert_array_equal(held_out.get_xydata(), [[2, 3], [4, 1], [6, 2]])
+        np.testing.assert_array_equal(lowest.get_xydata(), [[4, 1]])
+
+    def test_phases_have_their_names_in_the_legend(self):
+        ax = plot_history({"sinkhorn_flow": a_history(8), "straight_flow": a_history(9)})
+        texts = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert texts == ["sinkhorn flow: batches", "straight flow: batches"]
+
+    def test_short_and_sliced_histories(self):
+        for history in (a_history(1), a_history(200, [1.0] * 100)[150:160], a_history(3)[:0]):
+            plot_history(history, ax=plt.figure().add_subplot())

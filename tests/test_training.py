@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -385,3 +386,52 @@ def test_the_best_network_is_returned_whatever_its_truth_value():
 def test_history_without_validation_is_empty_and_typed():
     _, history = train(Weight(), lambda f: f.weight, max_iter=2, learning_rate=0.1, ema_decay=0)
     assert history.validation_iter.dtype == torch.int64 and len(history.validation_loss) == 0
+
+
+class TestHistory:
+    @pytest.fixture
+    def history(self, point):
+        """Of 100 iterations, validated after every second."""
+        return train(point, downhill, validation_loss=downhill, **SETTINGS)[1]
+
+    def test_counts_from_one(self, history):
+        assert len(history) == 100
+        assert history.iter.tolist() == list(range(1, 101))
+        assert [record.iter for record in history] == history.iter.tolist()
+
+    def test_one_iteration(self, history):
+        assert history[0].loss == float(history.loss[0])
+        assert math.isnan(history[0].validation_loss)
+        assert history[-1] == (100, float(history.loss[-1]), float(history.validation_loss[-1]))
+        with pytest.raises(IndexError):
+            history[100]
+
+    @pytest.mark.parametrize("window", [slice(7, 23), slice(-10, None), slice(1, None, 3)])
+    def test_a_window_has_the_records_of_its_iterations(self, history, window):
+        part = history[window]
+        assert str(list(part)) == str(list(history)[window])  # by text: NaN equals nothing
+        validated = [record.iter for record in part if not math.isnan(record.validation_loss)]
+        assert part.validation_iter.tolist() == validated
+        assert part.status == history.status
+
+    def test_the_two_parts_make_the_whole_again(self, history):
+        first, second = history[:37], history[37:]
+        counted_on = dataclasses.replace(
+            second, iter=second.iter - 37, validation_iter=second.validation_iter - 37
+        )
+        assert str(list(first + counted_on)) == str(list(history))
+        nothing = history[:0]
+        assert str(list(nothing + history)) == str(list(history + nothing)) == str(list(history))
+
+
+def test_training_stops_when_asked(point):
+    asked = []
+
+    def should_stop(iteration, network):
+        asked.append(network.at.detach().clone())
+        return iteration == 7
+
+    fitted, history = train(point, downhill, should_stop=should_stop, **SETTINGS)
+    assert history.status == "stopped early"
+    assert len(history) == len(asked) == 7
+    assert torch.equal(fitted.at, asked[-1])

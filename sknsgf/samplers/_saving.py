@@ -103,7 +103,7 @@ class Packer:
         return {"array": name}
 
     def _history(self, history: TrainingHistory, name: str) -> Json:
-        fields = history._asdict()
+        fields = dict(vars(history))
         status = fields.pop("status")
         arrays = {
             key: self._array(value.numpy(), f"{name}.{key}") for key, value in fields.items()
@@ -241,7 +241,7 @@ def is_history(history: Any) -> bool:
         return False
     n_iter, n_validations = len(history.loss), len(history.validation_iter)
     return (
-        history.loss.shape == (n_iter,)
+        history.iter.shape == history.loss.shape == (n_iter,)
         and history.validation_iter.shape == history.validation_loss.shape == (n_validations,)
         and history.status in ("completed", "stopped early", "diverged")
     )

@@ -5,35 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sknsgf.training._history import TrainingHistory
+
 _CLIP_NORM = 1.0
 _N_VALIDATIONS = 50  # in a full run
 _PATIENCE = 0.2  # share of a full run without a better held-out loss before stopping
-
-
-class TrainingHistory(NamedTuple):
-    """What happened during training.
-
-    Attributes
-    ----------
-    loss : Tensor of shape (n_iter,)
-        Training loss of each iteration's batch.
-    validation_iter : Tensor of shape (n_validations,)
-        Iterations after which the held-out loss was taken.
-    validation_loss : Tensor of shape (n_validations,)
-        Held-out loss of the averaged network.
-    status : {"completed", "stopped early", "diverged"}
-        Why training ended.
-    """
-
-    loss: Tensor
-    validation_iter: Tensor
-    validation_loss: Tensor
-    status: str
 
 
 @torch.inference_mode(False)
@@ -47,6 +27,7 @@ def train(
     ema_decay: float,
     validation_loss: Callable[[nn.Module], Tensor] | None = None,
     progress: Callable[[float], object] | None = None,
+    should_stop: Callable[[int, nn.Module], bool] | None = None,
 ) -> tuple[nn.Module, TrainingHistory]:
     """Minimise a stochastic loss; return the averaged network.
 
@@ -71,6 +52,8 @@ def train(
         run, and the best average seen is returned.
     progress : callable (loss), optional
         Told the loss of every iteration.
+    should_stop : callable (iteration, network) -> bool, optional
+        Asked after every iteration, with the averaged network; True ends training.
 
     Returns
     -------
@@ -113,11 +96,13 @@ def train(
         losses.append(float(value.detach()))
         if progress is not None:
             progress(losses[-1])
-        if watch.should_stop(iteration, average.network):
+        stopped = should_stop is not None and should_stop(iteration, average.network)
+        if watch.should_stop(iteration, average.network) or stopped:
             status = "stopped early"
             break
     fitted = average.network if watch.best is None else watch.best
     history = TrainingHistory(
+        iter=torch.arange(1, len(losses) + 1),
         loss=torch.tensor(losses),
         validation_iter=torch.tensor(watch.iterations, dtype=torch.int64),
         validation_loss=torch.tensor(watch.losses),
