@@ -1,4 +1,4 @@
-"""Pictures of two-dimensional flows, particles and velocities, and of how they were trained.
+"""Pictures of two-dimensional flows, of images in a grid, and of how networks were trained.
 
 Every function draws on the `ax` it is given, or on the current one, and returns it.
 Matplotlib is needed only here, and only when a function is called.
@@ -6,7 +6,8 @@ Matplotlib is needed only here, and only when a function is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_history", "plot_particles", "plot_trajectories", "plot_velocity_field"]
+__all__ = [
+    "plot_history",
+    "plot_images",
+    "plot_particles",
+    "plot_trajectories",
+    "plot_velocity_field",
+]
 
 _INK = "#1f4e79"
 _PALE = "#8592a0"
@@ -214,6 +221,90 @@ def _running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64
     index = np.arange(len(values))
     start, stop = np.maximum(index - width, 0), np.minimum(index + width + 1, len(values))
     return (total[stop] - total[start]) / (stop - start)
+
+
+def plot_images(
+    X: ArrayLike,
+    image_shape: Sequence[int],
+    *,
+    value_range: tuple[float, float] | None = None,
+    n_columns: int | None = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
+    """Draw images, one a row of `X`, as a grid.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, C * H * W)
+        Images as rows, channel first.
+    image_shape : tuple of three int
+        Channels, height and width (C, H, W), with one channel (grey) or three (red, green,
+        blue).
+    value_range : tuple of two floats, default=None
+        The values drawn as black and as full brightness; what lies outside is drawn as the
+        nearer of them. None takes the least and greatest value of `X`, so that nothing is
+        clipped; give the range of the real data to compare pictures.
+    n_columns : int, default=None
+        Images side by side. None draws about as many as there are below each other.
+    ax : matplotlib Axes or None, default=None
+        Where to draw; None draws on the current Axes.
+    **kwargs
+        Passed to :meth:`matplotlib.axes.Axes.imshow`, over the defaults of this function.
+
+    Returns
+    -------
+    matplotlib Axes
+        The Axes drawn on, without ticks or frame.
+
+    Raises
+    ------
+    ValueError
+        If rows are not images of that shape, channels are not one or three, or a value is not
+        finite.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sknsgf.plotting import plot_images
+    >>> ax = plot_images(load_digits().data[:100], (1, 8, 8), value_range=(0, 16))
+    """
+    images = _check_images(X, image_shape)
+    low, high = (images.min(), images.max()) if value_range is None else value_range
+    scaled = ((images - low) / (high - low if high > low else 1)).clip(0, 1)
+    picture = _tiled(scaled, n_columns or math.ceil(len(scaled) ** 0.5))
+    ax = _equal_axes(ax)
+    ax.set_axis_off()
+    style: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    ax.imshow(picture, **style | kwargs)
+    return ax
+
+
+def _check_images(X: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float64]:
+    """Images of shape (n_samples, H, W, C) from rows."""
+    shape, rows = tuple(image_shape), np.asarray(X, dtype=np.float64)
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(
+            f"image_shape must be (channels, height, width) with 1 or 3 channels, got {shape}."
+        )
+    if rows.ndim != 2 or not len(rows) or rows.shape[1] != math.prod(shape):
+        raise ValueError(
+            f"X must have shape (n_samples, {math.prod(shape)}), one image of shape {shape} a "
+            f"row, but it has shape {rows.shape}."
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError("X holds NaN or infinity, which no picture can show.")
+    return np.moveaxis(rows.reshape(-1, *shape), 1, -1)
+
+
+def _tiled(images: NDArray[np.float64], n_columns: int) -> NDArray[np.float64]:
+    """Put images next to and below each other, a grey line between them, blanks at the end."""
+    n, height, width, channels = images.shape
+    n_rows = math.ceil(n / n_columns)
+    tiles = np.full((n_rows * n_columns, height + 1, width + 1, channels), 0.5)
+    tiles[:n, :-1, :-1] = images
+    tiles = tiles.reshape(n_rows, n_columns, height + 1, width + 1, channels)
+    return tiles.swapaxes(1, 2).reshape(n_rows * (height + 1), -1, channels)[:-1, :-1]
 
 
 def _check_planar(array: ArrayLike, name: str, *axes: str) -> NDArray[np.float64]:

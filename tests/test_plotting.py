@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 from sknsgf.plotting import (  # noqa: E402
     plot_history,
+    plot_images,
     plot_particles,
     plot_trajectories,
     plot_velocity_field,
@@ -28,6 +29,7 @@ DRAWINGS = [
     lambda ax=None: plot_particles(X, ax=ax),
     lambda ax=None: plot_trajectories(STATES, ax=ax),
     lambda ax=None: plot_velocity_field(turn, ax=ax, **BOX),
+    lambda ax=None: plot_images(X.reshape(-1, 6), (1, 2, 3), ax=ax),
 ]
 
 
@@ -147,3 +149,49 @@ class TestHistory:
     def test_short_and_sliced_histories(self):
         for history in (a_history(1), a_history(200, [1.0] * 100)[150:160], a_history(3)[:0]):
             plot_history(history, ax=plt.figure().add_subplot())
+
+
+def drawn(*arguments, **parameters):
+    (image,) = plot_images(*arguments, **parameters).images
+    return np.asarray(image.get_array())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_stand_in_reading_order(channels):
+    shape = (channels, 2, 3)
+    images = np.random.default_rng(0).uniform(size=(5, *shape))
+    picture = drawn(images.reshape(5, -1), shape, value_range=(0, 1), n_columns=2)
+    assert picture.shape == ((8, 7) if channels == 1 else (8, 7, 3))
+    picture = picture.reshape(8, 7, channels)
+    for k, image in enumerate(images):
+        top, left = 3 * (k // 2), 4 * (k % 2)
+        tile = picture[top : top + 2, left : left + 3]
+        np.testing.assert_allclose(tile, np.moveaxis(image, 0, -1))
+    np.testing.assert_array_equal(picture[6:, 4:], 0.5)  # no sixth image
+
+
+def test_the_range_of_values_is_that_of_the_images_or_the_one_given():
+    rows = np.array([[-2.0, 0.0, 6.0]])
+    np.testing.assert_allclose(drawn(rows, (1, 1, 3)), [[0, 0.25, 1]])
+    np.testing.assert_allclose(drawn(rows, (1, 1, 3), value_range=(-1, 1)), [[0, 0.5, 1]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_even_image_is_drawn():
+    np.testing.assert_array_equal(drawn(np.full((1, 4), 7.0), (1, 2, 2)), 0)
+
+
+@pytest.mark.parametrize(
+    "X, image_shape, match",
+    [
+        (np.zeros((2, 6)), (1, 2, 2), r"X must have shape \(n_samples, 4\).*\(2, 6\)"),
+        (np.zeros((2, 1, 2, 2)), (1, 2, 2), "one image of shape"),
+        (np.zeros((0, 4)), (1, 2, 2), "one image of shape"),
+        (np.zeros((2, 8)), (2, 2, 2), "1 or 3 channels"),
+        (np.zeros((2, 4)), (2, 2), "1 or 3 channels"),
+        (np.full((2, 4), np.nan), (1, 2, 2), "NaN"),
+    ],
+)
+def test_only_images(X, image_shape, match):
+    with pytest.raises(ValueError, match=match):
+        plot_images(X, image_shape)
