@@ -1,0 +1,417 @@
+"""Generated images against held-out ones, every method with the same network and budget.
+
+The budget is processor time from data to model; that of NSGFPlusPlus covers all its parts.
+Iterations are calibrated to it by short runs; no method reads a clock.
+
+    python benchmarks/images.py --splits 10 --budget 60 --json result.json
+    python benchmarks/images.py --dataset mnist14 --data mnist.npz --budget 720
+
+Datasets: scikit-learn's digits; MNIST, and MNIST averaged over 2 x 2 pixels, from an archive as
+read by `sknsgf.datasets.load_images`; CIFAR-10 from one like it. Values run from -1 to 1.
+
+Figures against held-out images, each beside that of the training set itself (its images, as many
+as are generated): unbiased energy distance; AUC of a classifier that tells them apart; in the
+last hidden layer of a classifier of the labels that is trained here on the training set, the
+Fréchet distance of Gaussians ("classifier-FID", which is not FID) and k-nearest-neighbour
+precision and recall; half the L1 distance of the histograms of predicted labels; mean
+probability of the top label; W2; and the median distance to the nearest training image over
+that of held-out images (near 0: copies).
+
+The baselines are torchcfm's matchers (``pip install --no-deps torchcfm``) with our network and
+training loop; ``--rates`` gives each the best of several learning rates, on a split of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import NearestNeighbors
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import LabelBinarizer
+from torch import Tensor
+from tqdm import tqdm
+
+from sknsgf import NSGFPlusPlus, NSGFSampler, __version__
+from sknsgf.datasets import load_images
+from sknsgf.metrics import energy_distance, two_sample_auc, w2_distance
+from sknsgf.networks import VelocityMLP, VelocityUNet
+from sknsgf.ode import integrate
+from sknsgf.training import train, velocity_matching_loss
+
+TUNING_SPLIT = 99
+N_NEIGHBOURS = 3
+HIDDEN = (128, 32)
+FIRST_PHASE = 5  # steps of it
+
+Record = dict[str, Any]
+Sample = Callable[[int, int], NDArray]
+
+
+class Images:
+    """One split of a dataset: training and held-out rows with labels."""
+
+    def __init__(self, args: argparse.Namespace, split: int):
+        rows, labels, self.shape = read(args)
+        self.train, rest, self.labels, self.test_labels = train_test_split(
+            rows, labels, test_size=args.test, random_state=split, stratify=labels
+        )
+        self.test = rest
+
+
+def read(args: argparse.Namespace) -> tuple[NDArray, NDArray, tuple[int, int, int]]:
+    """Read rows from -1 to 1, labels and the shape of an image."""
+    if args.dataset == "digits":
+        digits = load_digits()
+        return (digits.data / 8 - 1).astype(np.float32), digits.target, (1, 8, 8)
+    images = load_images(args.data, n_samples=args.limit)
+    rows, shape = 2 * images.data - 1, images.image_shape
+    if args.dataset == "mnist14":
+        rows = rows.reshape(-1, 14, 2, 14, 2).mean((2, 4)).reshape(len(rows), -1)
+        shape = (1, 14, 14)
+    return rows, images.target, shape
+
+
+# Methods
+
+
+def network_of(args: argparse.Namespace) -> Callable[[tuple[int, ...]], torch.nn.Module]:
+    """Make the network that every method gets."""
+    if args.network == "mlp":
+        return lambda shape: VelocityMLP(int(np.prod(shape)))
+    return partial(VelocityUNet, width=args.width)
+
+
+def fit_nsgf(args: argparse.Namespace, images: Images, max_iter: int, seed: int) -> Sample:
+    """NSGFSampler, to t = 1."""
+    flow = NSGFSampler(
+        source="gaussian",
+        network="mlp" if args.network == "mlp" else network_of(args),
+        image_shape=images.shape,
+        max_iter=max_iter,
+        batch_size=args.batch,
+        random_state=seed,
+    ).fit(images.train)
+    return lambda n, nfe: flow.set_params(n_sampling_steps=nfe).sample(n)
+
+
+def fit_plus_plus(
+    args: argparse.Namespace, images: Images, max_iter: int, seed: int, **parameters: Any
+) -> Sample:
+    """NSGFPlusPlus; a first phase of fewer training steps."""
+    network = "mlp" if args.network == "mlp" else network_of(args)
+    model = NSGFPlusPlus(
+        sinkhorn_flow=NSGFSampler(
+            n_steps=FIRST_PHASE,
+            t_end=args.t_end,
+            network=network,
+            max_iter=max(1, int(args.share * max_iter)),
+            batch_size=args.batch,
+        ),
+        straight_from=args.straight_from,
+        coupling=args.coupling,
+        switch=args.switch,
+        source="gaussian",
+        network=network,
+        image_shape=images.shape,
+        max_iter=max_iter,
+        batch_size=args.batch,
+        random_state=seed,
+        **parameters,
+    ).fit(images.train)
+    spent = FIRST_PHASE + (model.time_predictor_ is not None)
+    return lambda n, nfe: model.set_params(n_straight_steps=nfe - spent).sample(n)
+
+
+def fit_matching(
+    matcher: Any,
+    args: argparse.Namespace,
+    images: Images,
+    max_iter: int,
+    seed: int,
+    learning_rate: float | None = None,
+) -> Sample:
+    """Flow matching by one of torchcfm's matchers."""
+    mean, scale = images.train.mean(0), float((images.train - images.train.mean(0)).std())
+    y = torch.from_numpy((images.train - mean) / scale).float()
+    torch.manual_seed(seed)  # torchcfm draws from the global generator
+
+    def loss(network: torch.nn.Module) -> Tensor:
+        x, chosen = torch.randn(args.batch, y.shape[1]), torch.randint(len(y), (args.batch,))
+        t, x_t, u = matcher.sample_location_and_conditional_flow(x, y[chosen])
+        return velocity_matching_loss(network, t, x_t, u)
+
+    network, _ = train(
+        network_of(args)(images.shape),
+        loss,
+        max_iter=max_iter,
+        learning_rate=learning_rate or args.rates[0],
+        ema_decay=0.995,
+    )
+
+    @torch.no_grad()
+    def sample(n: int, nfe: int) -> NDArray:
+        start = torch.randn(n, y.shape[1], generator=torch.Generator().manual_seed(seed))
+        chunks = start.split(1000)
+        ends = [integrate(network, x, torch.linspace(0, 1, nfe + 1)).x[-1] for x in chunks]
+        return torch.cat(ends).numpy() * scale + mean
+
+    return sample
+
+
+def methods(args: argparse.Namespace) -> dict[str, Callable[..., Sample]]:
+    """Fits, by name: called with images, iterations and a seed."""
+    chosen: dict[str, Callable[..., Any]] = {
+        "NSGFPlusPlus": fit_plus_plus,
+        "NSGFSampler": fit_nsgf,
+    }
+    try:
+        from torchcfm.conditional_flow_matching import (
+            ConditionalFlowMatcher,
+            ExactOptimalTransportConditionalFlowMatcher,
+        )
+    except ImportError:
+        print("torchcfm is not installed: OT-CFM and flow matching are left out")
+    else:
+        chosen["OT-CFM"] = partial(
+            fit_matching, ExactOptimalTransportConditionalFlowMatcher(sigma=0.0)
+        )
+        chosen["flow matching"] = partial(fit_matching, ConditionalFlowMatcher(sigma=0.0))
+    return {name: partial(fit, args) for name, fit in chosen.items() if name in args.methods}
+
+
+def calibrate(fit: Callable[..., Sample], images: Images, args: argparse.Namespace) -> int:
+    """Iterations that fill the budget, from the slope of two short runs."""
+    n = args.calibration
+    seconds = []
+    for factor in (1, 1, 2):  # the first warms up
+        start = time.process_time()
+        fit(images, factor * n, 0)
+        seconds.append(time.process_time() - start)
+    slope = max((seconds[2] - seconds[1]) / n, 1e-6)
+    return max(1, int((args.budget - seconds[1]) / slope) + n)
+
+
+def tune(fit: Callable[..., Sample], max_iter: int, args: argparse.Namespace) -> float:
+    """The learning rate that ends nearest to held-out images of a split of its own."""
+    images = Images(args, TUNING_SPLIT)
+
+    def distance(rate: float) -> float:
+        sample = fit(images, max_iter, TUNING_SPLIT, learning_rate=rate)
+        return energy_distance(sample(len(images.test), max(args.nfes)), images.test)
+
+    return min(args.rates, key=distance)
+
+
+# Figures
+
+
+class Judge:
+    """A classifier of the labels and what follows from it."""
+
+    def __init__(self, images: Images, seed: int):
+        self.images, self.seed = images, seed
+        with warnings.catch_warnings(action="ignore"):
+            self.classifier = MLPClassifier(
+                HIDDEN, early_stopping=len(images.train) > 5000, random_state=seed
+            ).fit(images.train, images.labels)
+        self.nearest = NearestNeighbors(n_neighbors=1).fit(images.train)
+        self.fresh = np.median(self.nearest.kneighbors(images.test)[0])
+
+    def features(self, rows: NDArray) -> NDArray:
+        """Last hidden layer."""
+        layers = zip(self.classifier.coefs_[:-1], self.classifier.intercepts_, strict=False)
+        for weights, bias in layers:
+            rows = np.maximum(rows @ weights + bias, 0)
+        return rows
+
+    def histogram(self, rows: NDArray) -> NDArray:
+        """Share of each predicted label."""
+        labels = LabelBinarizer().fit(self.classifier.classes_)
+        return labels.transform(self.classifier.predict(rows)).mean(0)
+
+    def __call__(self, rows: NDArray) -> Record:
+        """Every figure of generated rows."""
+        test = self.images.test
+        ours, real = self.features(rows), self.features(test)
+        histograms = self.histogram(rows), self.histogram(test)
+        return {
+            "energy": energy_distance(rows, test),
+            "classifier_fid": frechet_distance(ours, real),
+            "auc": two_sample_auc(rows[:2000], test[:2000], random_state=self.seed),
+            "precision": coverage(ours, real),
+            "recall": coverage(real, ours),
+            "histogram": float(np.abs(histograms[0] - histograms[1]).sum() / 2),
+            "top_probability": float(self.classifier.predict_proba(rows).max(1).mean()),
+            "w2": w2_distance(rows[:1000], test[:1000]),
+            "memorisation": float(np.median(self.nearest.kneighbors(rows)[0]) / self.fresh),
+            "variance": float(rows.var(0).sum() / test.var(0).sum()),
+        }
+
+
+def frechet_distance(x: NDArray, y: NDArray) -> float:
+    """Squared Fréchet distance between Gaussians fitted to two clouds."""
+    a, b = np.cov(x.T), np.cov(y.T)
+    roots = np.sqrt(np.linalg.eigvals(a @ b).real.clip(0))
+    return float(np.square(x.mean(0) - y.mean(0)).sum() + np.trace(a + b) - 2 * roots.sum())
+
+
+def coverage(x: NDArray, y: NDArray) -> float:
+    """Share of x within the distance of some y to its k-th neighbour (Kynkäänniemi 2019)."""
+    neighbours = NearestNeighbors(n_neighbors=N_NEIGHBOURS + 1).fit(y)
+    radii = neighbours.kneighbors(y)[0][:, -1]
+    distances = np.linalg.norm(x[:, None] - y[None], axis=-1) if len(x) * len(y) < 2e6 else None
+    if distances is not None:
+        return float((distances <= radii).any(1).mean())
+    return float(np.mean([(np.linalg.norm(row - y, axis=1) <= radii).any() for row in x]))
+
+
+def run(args: argparse.Namespace) -> Record:
+    """Everything, split by split."""
+    everything = methods(args)
+    images = Images(args, TUNING_SPLIT)
+    iterations = {name: calibrate(fit, images, args) for name, fit in everything.items()}
+    print("iterations in the budget:", iterations, flush=True)
+    rates = {
+        name: tune(fit, iterations[name], args)
+        for name, fit in everything.items()
+        if name in ("OT-CFM", "flow matching") and len(args.rates) > 1
+    }
+    records: list[Record] = []
+    result = {
+        "settings": settings(args),
+        "iterations": iterations,
+        "learning_rates": rates,
+        "records": records,
+    }
+    for split in tqdm(range(args.splits), disable=None):
+        images = Images(args, split)
+        judge, n = Judge(images, split), min(len(images.test), args.generate)
+        own = images.train[np.random.default_rng(split).permutation(len(images.train))[:n]]
+        base = {"split": split, "method": "training set", "nfe": 0, "seconds": 0.0}
+        records.append(base | judge(own))
+        real = float(judge.classifier.predict_proba(images.test).max(1).mean())
+        records[-1]["top_probability_test"] = real
+        records[-1]["accuracy_test"] = judge.classifier.score(images.test, images.test_labels)
+        for name, fit in everything.items():
+            start = time.process_time()
+            rate = {"learning_rate": rates[name]} if name in rates else {}
+            sample = fit(images, iterations[name], split, **rate)
+            seconds = time.process_time() - start
+            for nfe in args.nfes:
+                figures = judge(sample(n, nfe))
+                record = {"split": split, "method": name, "nfe": nfe, "seconds": seconds}
+                records.append(record | figures)
+            if args.figure and split == 0 and name == "NSGFPlusPlus":
+                draw(sample(100, args.nfes[0]), images, args.figure)
+        if args.json:
+            args.json.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def settings(args: argparse.Namespace) -> Record:
+    """What was run, where."""
+    chosen = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
+    return chosen | {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": platform.processor() or platform.machine(),
+        "sknsgf": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def draw(rows: NDArray, images: Images, path: Path) -> None:
+    """A hundred generated images beside a hundred held-out ones."""
+    import matplotlib.pyplot as plt
+
+    from sknsgf.plotting import plot_images
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.2), layout="constrained")
+    plot_images(rows, images.shape, value_range=(-1, 1), ax=axes[0]).set_title("NSGFPlusPlus")
+    plot_images(images.test[:100], images.shape, value_range=(-1, 1), ax=axes[1])
+    axes[1].set_title("held-out images")
+    figure.savefig(path, dpi=150)
+
+
+COLUMNS = {
+    "energy": 1e3,
+    "classifier_fid": 1,
+    "auc": 1,
+    "precision": 1,
+    "recall": 1,
+    "histogram": 1,
+    "top_probability": 1,
+    "w2": 1,
+    "memorisation": 1,
+    "variance": 1,
+    "seconds": 1,
+}
+
+
+def print_table(result: Record) -> None:
+    """Mean and standard deviation over splits."""
+    records = result["records"]
+    print(f"learning rates of the baselines: {result['learning_rates'] or 'the first'}")
+    print(f"{'':19s}{'nfe':>4}" + "".join(f"{name[:13]:>15s}" for name in COLUMNS))
+    for method, nfe in dict.fromkeys((r["method"], r["nfe"]) for r in records):
+        chosen = [r for r in records if (r["method"], r["nfe"]) == (method, nfe)]
+        cells = []
+        for name, factor in COLUMNS.items():
+            values = factor * np.array([r[name] for r in chosen])
+            cells.append(f"{values.mean():8.3f} ±{values.std():5.3f}")
+        print(f"{method:19s}{nfe or '':>4}" + "".join(f"{cell:>15s}" for cell in cells))
+    real = np.mean([r["top_probability_test"] for r in records if r["nfe"] == 0])
+    print(f"mean top probability of held-out images: {real:.3f}")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--data", type=Path, help="npz archive of the images, but for digits")
+    parser.add_argument("--limit", type=int, help="use this many images only")
+    parser.add_argument("--test", type=int, default=597, help="images held out")
+    parser.add_argument("--generate", type=int, default=2000, help="most images judged")
+    parser.add_argument("--budget", type=float, default=60, help="processor seconds a method")
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--nfes", type=int, nargs="+", default=[25, 100])
+    names = ["NSGFPlusPlus", "NSGFSampler", "OT-CFM", "flow matching"]
+    parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    parser.add_argument("--network", default="unet", choices=["mlp", "unet"])
+    parser.add_argument("--width", type=int, default=32, help="of the U-Net")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--share", type=float, default=0.3, help="first phase's training steps")
+    parser.add_argument("--t-end", type=float, default=0.5)
+    parser.add_argument("--straight-from", default="source", choices=["source", "flow"])
+    parser.add_argument("--coupling", default="independent")
+    parser.add_argument("--switch", default="predict", choices=["predict", "fixed"])
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[2e-3], help="learning rates for the baselines"
+    )
+    parser.add_argument("--calibration", type=int, default=20, help="iterations")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run and report."""
+    args = parse()
+    torch.set_num_threads(1)
+    print_table(run(args))
+
+
+if __name__ == "__main__":
+    main()
