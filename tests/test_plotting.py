@@ -152,7 +152,8 @@ class TestHistory:
 
 
 def drawn(*arguments, **parameters):
-    (image,) = plot_images(*arguments, **parameters).images
+    ax = plt.figure().add_subplot()
+    (image,) = plot_images(*arguments, ax=ax, **parameters).images
     return np.asarray(image.get_array())
 
 
