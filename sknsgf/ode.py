@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+__all__ = ["METHODS", "Solution", "integrate", "invert"]
+
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,6 +30,7 @@ _TABLEAUS = {
     ),
 }
 METHODS = tuple(_TABLEAUS)
+"""Names of the methods that :func:`integrate` and :func:`invert` know."""
 
 
 class Solution(NamedTuple):

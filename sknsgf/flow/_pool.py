@@ -60,6 +60,18 @@ class TrajectoryPool:
         Marginal error of the transport problems behind each step.
     converged : bool Tensor of shape (n_simulations, n_steps)
         Whether each of them reached its tolerance.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknsgf.flow import Trajectories, TrajectoryPool
+    >>> pool = TrajectoryPool.allocate((1, 3, 1, 1))  # one simulation, two steps, one particle
+    >>> moved = Trajectories(
+    ...     torch.tensor([0.0, 1.0, 4.0]).view(1, 3, 1, 1),
+    ...     marginal_error=torch.zeros(1, 2), converged=torch.ones(1, 2, dtype=torch.bool))
+    >>> pool.store(slice(0, 1), torch.tensor([[0.0, 0.5, 1.0]]), moved)
+    >>> pool.records(torch.tensor([0, 1])).u.squeeze()
+    tensor([2., 6.])
     """
 
     def __init__(
@@ -74,7 +86,20 @@ class TrajectoryPool:
     def allocate(
         cls, shape: tuple[int, int, int, int], *, directory: str | Path | None = None
     ) -> TrajectoryPool:
-        """Make room for a pool whose positions have `shape`, on disk if given a directory."""
+        """Make room for a pool, on disk if given a directory.
+
+        Parameters
+        ----------
+        shape : tuple (n_simulations, n_steps + 1, n_particles, d)
+            Shape of the positions.
+        directory : path, optional
+            Where to keep them in a memory-mapped file instead of in memory.
+
+        Returns
+        -------
+        TrajectoryPool
+            Not yet filled.
+        """
         n_simulations, n_times = shape[:2]
         return cls(
             positions=torch.empty(shape, dtype=torch.float32)
@@ -86,7 +111,17 @@ class TrajectoryPool:
         )
 
     def store(self, simulations: slice, times: Tensor, moved: Trajectories) -> None:
-        """Write some simulations into their places."""
+        """Write some simulations into their places.
+
+        Parameters
+        ----------
+        simulations : slice
+            Their places.
+        times : Tensor of shape (B, n_steps + 1)
+            Their times.
+        moved : Trajectories
+            Positions, and the solver's status at every step.
+        """
         self.times[simulations] = times.to(self.times)
         self.positions[simulations] = moved.positions.to(self.positions)
         self.marginal_error[simulations] = moved.marginal_error.to(self.marginal_error)
@@ -107,7 +142,18 @@ class TrajectoryPool:
         )
 
     def records(self, index: Tensor) -> Records:
-        """Look up records by number, 0 to ``len(pool) - 1``."""
+        """Look up records by number.
+
+        Parameters
+        ----------
+        index : integer Tensor of shape (n,)
+            Numbers from 0 to ``len(pool) - 1``.
+
+        Returns
+        -------
+        Records
+            Times, positions and velocities.
+        """
         _, n_times, n_particles, d = self.positions.shape
         step, particle = index // n_particles, index % n_particles
         simulation, k = step // (n_times - 1), step % (n_times - 1)
@@ -119,7 +165,20 @@ class TrajectoryPool:
         return Records(t, x, (x_next - x) / (t_next - t).unsqueeze(-1))
 
     def draw(self, n_records: int, generator: torch.Generator) -> Records:
-        """Draw records uniformly, with replacement."""
+        """Draw records uniformly, with replacement.
+
+        Parameters
+        ----------
+        n_records : int
+            How many.
+        generator : torch.Generator
+            Source of randomness.
+
+        Returns
+        -------
+        Records
+            Times, positions and velocities.
+        """
         return self.records(torch.randint(len(self), (n_records,), generator=generator))
 
 

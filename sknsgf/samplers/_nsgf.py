@@ -170,7 +170,7 @@ class NSGFSampler(BaseFlowSampler):
         Device used.
     n_features_in_ : int
         Width of the rows.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names, where the first array had them.
 
     Raises

@@ -1,0 +1,237 @@
+"""The documentation: complete docstrings, code that runs, a site without a broken link."""
+
+import functools
+import http.server
+import importlib
+import inspect
+import re
+import shutil
+import subprocess
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import matplotlib
+import numpy as np
+import pytest
+import sklearn
+from numpydoc.docscrape import get_doc_object
+from numpydoc.validate import Validator, validate
+
+import sknsgf
+from sknsgf import NSGFPlusPlus, NSGFSampler
+from sknsgf.datasets import make_8gaussians, make_moons
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "docs" / "_build" / "html"
+
+# Docstrings
+
+MODULES = "sinkhorn flow networks training ode samplers metrics datasets plotting".split()
+COMPLETE = {
+    "GL08": "has no docstring",
+    "SS03": "summary does not end with a period",
+    "SS06": "summary takes more than a line",
+    "PR01": "parameters are not documented",
+    "PR02": "documents parameters there are not",
+    "PR03": "parameters are out of order",
+    "PR04": "a parameter has no type",
+    "PR07": "a parameter has no description",
+    "RT01": "does not say what it returns",
+    "RT03": "does not describe what it returns",
+    "EX01": "has no example",
+}
+
+
+def public_names():
+    """Every name a door exports and every public method below, by its dotted name."""
+    rooms = [sknsgf, *(importlib.import_module(f"sknsgf.{name}") for name in MODULES)]
+    for room in rooms:
+        for name in room.__all__:
+            item = getattr(room, name)
+            if not callable(item):
+                continue
+            yield f"{room.__name__}.{name}"
+            if inspect.isclass(item) and not issubclass(item, tuple | Exception):
+                yield from _methods(f"{room.__name__}.{name}", item)
+
+
+def _methods(path, owner):
+    for base in owner.__mro__:
+        if base.__module__.startswith("sknsgf"):
+            for name, member in vars(base).items():
+                ours = getattr(member, "__module__", "").startswith("sknsgf")
+                if not name.startswith("_") and ours:
+                    yield f"{path}.{name}"
+
+
+@pytest.mark.parametrize("name", sorted(set(public_names())))
+def test_docstring_is_complete(name):
+    doc = Validator(get_doc_object(functools.reduce(getattr, name.split(".")[1:], sknsgf)))
+    found = {code for code, _ in validate(name)["errors"]}
+    if all(_has_type(*parameter) for parameter in doc.doc_all_parameters.items()):
+        found.discard("PR04")
+    missing = (found & set(COMPLETE)) - _not_asked_of(name, doc)
+    assert not missing, [COMPLETE[code] for code in sorted(missing)]
+
+
+def _has_type(name, type_and_text):
+    """Whether a parameter has a type, needs none, or has it where "As in ..." points."""
+    kind, text = type_and_text
+    return bool(kind) or name.startswith("*") or "".join(text).startswith("As in")
+
+
+def _not_asked_of(name, doc):
+    if name.endswith(".forward"):  # called as network(t, x), as the class explains and shows
+        return {"PR01", "RT01", "EX01"}
+    if name.split(".")[-2] == "TrajectoryPool":  # shown together, by the class
+        return {"EX01"}
+    if inspect.isclass(doc.obj) and issubclass(doc.obj, tuple | Exception):
+        return {"PR01", "EX01"}  # tuples are returned, exceptions raised, never made by users
+    return set()
+
+
+# Code on the pages
+
+PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def _blocks(page):
+    path = ROOT / page
+    return BLOCK.findall(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page)])
+def test_code_on_the_page_runs(page, monkeypatch, tmp_path):
+    """In order, in one session, from small arrays of the names that readers use."""
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    for estimator in (NSGFSampler, NSGFPlusPlus):  # the code is what is tested, not the fit
+        monkeypatch.setitem(estimator.__init__.__kwdefaults__, "max_iter", 10)
+    names = _readers_arrays()
+    with sklearn.config_context():
+        for block in _blocks(page):
+            exec(compile(block, page, "exec"), names)
+
+
+def _readers_arrays():
+    X, Y = make_8gaussians(200, random_state=0), make_moons(200, random_state=0)
+    y = (np.arange(200) % 2).astype(int)
+    names = {"X": X, "Y": Y, "X_source": X, "X_target": Y, "y_source": y, "X_new": X[:20]}
+    return names | {"NSGFSampler": NSGFSampler, "NSGFPlusPlus": NSGFPlusPlus}
+
+
+# The built site
+
+
+class Page(HTMLParser):
+    """What a page links to and what can be linked to in it."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.anchors = [], {""}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors |= {attributes.get("id"), attributes.get("name")}
+        for key in ("href", "src"):
+            if attributes.get(key):
+                self.links.append(attributes[key])
+
+
+@pytest.fixture(scope="module")
+def site():
+    if not (SITE / "index.html").exists():
+        pytest.skip("the documentation is not built: tox run -e docs")
+    return {path: Page(path) for path in SITE.rglob("*.html") if "_static" not in path.parts}
+
+
+def test_links_and_pictures_of_the_site_exist(site):
+    broken = [
+        f"{path.relative_to(SITE)}: {link}"
+        for path, page in site.items()
+        for link in page.links
+        if not _leads_somewhere(path, link, site)
+    ]
+    assert not broken
+
+
+def _leads_somewhere(path, link, site):
+    parts = urlsplit(link)
+    if parts.scheme or parts.netloc:
+        return True
+    target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+    if target not in site:
+        return target.exists()
+    return unquote(parts.fragment) in site[target].anchors
+
+
+def test_every_public_name_has_a_page(site):
+    pages = {path.stem for path in site}
+    functions = {name for name in public_names() if name.count(".") <= 2}
+    aliases = {f"sknsgf.samplers.{name}": f"sknsgf.{name}" for name in sknsgf.__all__}
+    assert {aliases.get(name, name) for name in functions} - pages <= {"sknsgf.load"}
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serve the site and remember what it asked for in vain."""
+
+    missing: list[str]
+
+    def send_error(self, code, *args):
+        if not self.path.endswith("favicon.ico"):
+            self.missing.append(self.path)
+        super().send_error(code, *args)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    Handler.missing = []
+    handler = functools.partial(Handler, directory=SITE)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "index.html",
+        "auto_examples/index.html",
+        "auto_examples/plot_two_moons.html",
+        "auto_examples/synthetic/plot_eight_gaussians.html",
+        "auto_examples/synthetic/plot_checkerboard.html",
+        "generated/sknsgf.NSGFSampler.html",
+        "method.html",
+        "search.html?q=blur",
+    ],
+)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_has_nothing_to_complain_of(page, width, address, tmp_path):
+    done = browse(f"{address}/{page}", width, tmp_path, "--dump-dom")
+    assert "</html>" in done.stdout
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert not console
+    assert not Handler.missing
+
+
+def browse(url, width, folder, *options):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("there is no chromium")
+    quiet = "quic background-networking component-update sync".split()
+    command = [
+        browser,
+        *("--headless", "--no-sandbox", "--no-first-run", "--disable-gpu"),
+        *(f"--disable-{what}" for what in quiet),
+        *(f"--user-data-dir={folder}", f"--window-size={width},900", "--enable-logging=stderr"),
+        *("--virtual-time-budget=5000", *options, url),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
