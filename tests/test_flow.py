@@ -1,3 +1,4 @@
+import itertools
 import threading
 
 import joblib
@@ -506,18 +507,31 @@ def test_bits_do_not_depend_on_the_joblib_backend(config, pool, device):
         assert_same_bits(simulate(device, draw_on_one_thread), pool)
 
 
-def test_jobs_are_those_the_user_configured(device):
+def test_jobs_are_those_the_user_configured(device, monkeypatch):
     workers = set()
 
-    def draw(n, generator):
+    def follow(*clouds, **settings):
         workers.add(threading.get_ident())
-        return draw_source(n, generator)
+        return follow_sinkhorn_flow(*clouds, **settings)
 
-    simulate(device, draw)
+    monkeypatch.setattr("sknsgf.flow._simulation.follow_sinkhorn_flow", follow)
+    simulate(device)
     assert workers == {threading.get_ident()}
     with joblib.parallel_config(backend="threading", n_jobs=2):
-        simulate(device, draw)
+        simulate(device)
     assert len(workers) > 1
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_simulations_draw_in_their_order(n_jobs, device):
+    numbers = itertools.count()
+
+    def draw(n, generator):
+        return draw_source(n, generator) + 10 * next(numbers)
+
+    pool = simulate(device, draw, n_jobs=n_jobs)
+    nearest_tens = (pool.positions[:, 0].mean((1, 2)) / 10).round()
+    assert torch.equal(nearest_tens, torch.arange(20.0))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sknsgf import NSGFSampler
 from sknsgf.datasets import make_moons, make_task
+from sknsgf.flow import simulate_sinkhorn_flow
 from sknsgf.metrics import energy_distance, sinkhorn_divergence
+from sknsgf.samplers._source import Deck
 
 rng = np.random.default_rng(0)
 X_SOURCE = rng.normal(size=(300, 2))
@@ -584,3 +587,41 @@ class TestBadInput:
         monkeypatch.setattr("sknsgf.samplers._nsgf._POOL_TOL", 1e-12)
         with pytest.warns(ConvergenceWarning, match="Raise blur"):
             quick().fit(X_SOURCE, X_TARGET)
+
+
+# Rows for the simulations
+
+
+@pytest.mark.parametrize("n", [3, 10, 25])
+def test_every_row_is_dealt_as_often_as_any_other(n):
+    deck, generator = Deck(torch.arange(10.0)[:, None]), torch.Generator().manual_seed(0)
+    dealt = torch.cat([deck.draw(n, generator) for _ in range(7)]).long().flatten()
+    counts = dealt.bincount(minlength=10)
+    assert counts.sum() == 7 * n
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_round_of_the_deck_is_shuffled():
+    deck, generator = Deck(torch.arange(50.0)[:, None]), torch.Generator().manual_seed(0)
+    rounds = [deck.draw(50, generator).flatten() for _ in range(3)]
+    for dealt in rounds:
+        assert torch.equal(dealt.sort().values, deck.x.flatten())
+    assert not torch.equal(rounds[0], rounds[1])
+    assert not torch.equal(rounds[1], rounds[2])
+
+
+def test_the_pool_uses_every_row_alike():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(70, 2)), rng.normal(size=(90, 2))
+    starts = []
+
+    def simulate(*arguments, **settings):
+        pool = simulate_sinkhorn_flow(*arguments, **settings)
+        starts.append(pool.positions[:, 0])
+        return pool
+
+    with mock.patch("sknsgf.samplers._nsgf.simulate_sinkhorn_flow", simulate):
+        NSGFSampler(max_iter=1, n_particles=20, n_simulations=12, random_state=0).fit(X, Y)
+    _, counts = np.unique(starts[0].reshape(-1, 2), axis=0, return_counts=True)
+    assert len(counts) == 70
+    assert counts.max() - counts.min() <= 1

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -101,7 +101,8 @@ def simulate_sinkhorn_flow(
     Parameters
     ----------
     draw_source, draw_target : callable (n, generator) -> Tensor of shape (n, d)
-        Draw a minibatch, float32, on the CPU.
+        Draw a minibatch, float32, on the CPU. Called for one simulation after the other, in
+        their order.
     make_schedule : callable (generator) -> Schedule
         Times and step sizes of one simulation.
     n_particles, n_targets : int
@@ -111,7 +112,7 @@ def simulate_sinkhorn_flow(
     blur, tol, max_iter
         As in :func:`sinkhorn_velocity`.
     seed : int, default=0
-        Simulation i draws from a generator seeded by (seed, i) alone.
+        Simulation i draws from a generator seeded by (seed, i).
     device : torch.device, default="cpu"
         Where to compute. The pool itself is kept in the memory of the host.
     n_jobs : int, optional
@@ -148,45 +149,59 @@ def simulate_sinkhorn_flow(
     pool = TrajectoryPool.allocate(
         (n_simulations, n_steps + 1, n_particles, d), directory=directory
     )
+    draw = partial(
+        _draw_batch,
+        draw_source=partial(draw_source, n_particles),
+        draw_target=partial(draw_target, n_targets),
+        make_schedule=make_schedule,
+        seed=seed,
+    )
     simulate = delayed(
         partial(
-            _simulate_batch,
-            draw_source=partial(draw_source, n_particles),
-            draw_target=partial(draw_target, n_targets),
-            make_schedule=make_schedule,
-            seed=seed,
-            device=torch.device(device),
-            solver={"blur": blur, "tol": tol, "max_iter": max_iter},
+            _simulate_batch, device=torch.device(device), blur=blur, tol=tol, max_iter=max_iter
         )
     )
     batches = _batches(n_simulations, n_particles * n_targets, torch.device(device))
     with _one_thread, Parallel(n_jobs=n_jobs, prefer="threads") as parallel:
         for wave in _split(batches, effective_n_jobs(n_jobs)):
-            for batch, result in zip(wave, parallel(map(simulate, wave)), strict=True):
-                pool.store(slice(batch.start, batch.stop), *result)
+            drawn = [draw(batch) for batch in wave]  # here and in turn: a draw may be stateful
+            moved = parallel(simulate(*draws) for draws in drawn)
+            for batch, (times, *_), result in zip(wave, drawn, moved, strict=True):
+                pool.store(slice(batch.start, batch.stop), times, result)
                 if progress is not None:
                     progress(len(batch))
     return pool
 
 
-def _simulate_batch(
+class _Draws(NamedTuple):
+    """Where some simulations start: schedules, particles and targets."""
+
+    times: Tensor
+    step_sizes: Tensor
+    x: Tensor
+    y: Tensor
+
+
+def _draw_batch(
     batch: range,
     draw_source: Callable[[torch.Generator], Tensor],
     draw_target: Callable[[torch.Generator], Tensor],
     make_schedule: MakeSchedule,
     seed: int,
-    device: torch.device,
-    solver: dict[str, Any],
-) -> tuple[Tensor, Trajectories]:
-    """Simulate the numbers in `batch`; each one's draws depend on the seed and its number."""
+) -> _Draws:
+    """Draw the simulations numbered in `batch`, each from the generator of its number."""
+    draws = []
+    for number in batch:
+        generator = seeded_generator(seed, number)
+        draws.append((*make_schedule(generator), draw_source(generator), draw_target(generator)))
+    return _Draws(*(torch.stack(parts) for parts in zip(*draws, strict=True)))
+
+
+def _simulate_batch(
+    times: Tensor, step_sizes: Tensor, x: Tensor, y: Tensor, device: torch.device, **solver: Any
+) -> Trajectories:
     with _one_thread:
-        generators = [seeded_generator(seed, number) for number in batch]
-        schedules = [make_schedule(generator) for generator in generators]
-        x = torch.stack([draw_source(generator) for generator in generators]).to(device)
-        y = torch.stack([draw_target(generator) for generator in generators]).to(device)
-        step_sizes = torch.stack([schedule.step_sizes for schedule in schedules])
-        moved = follow_sinkhorn_flow(x, y, step_sizes, **solver)
-    return torch.stack([schedule.times for schedule in schedules]), moved
+        return follow_sinkhorn_flow(x.to(device), y.to(device), step_sizes, **solver)
 
 
 def seeded_generator(seed: int, number: int) -> torch.Generator:

@@ -38,7 +38,7 @@ from sknsgf.samplers._base import (
     warn_outliers,
 )
 from sknsgf.samplers._saving import is_history
-from sknsgf.samplers._source import Rows, Source, is_finite
+from sknsgf.samplers._source import Deck, Rows, Source, is_finite
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
     check_image_shape,
@@ -159,6 +159,8 @@ class NSGFSampler(BaseFlowSampler):
         Root mean square deviation of the target, the unit of `blur`.
     blur_ : float
         Resolution used.
+    n_simulations_ : int
+        Number of simulations.
     history_ : TrainingHistory
         Losses by iteration, relative to the variance of the velocities, and why training
         ended.
@@ -238,6 +240,7 @@ class NSGFSampler(BaseFlowSampler):
         **BaseFlowSampler._fitted,
         "learning_rate_": [Interval(Real, 0, None, closed="neither")],
         "blur_": [Interval(Real, 0, None, closed="neither")],
+        "n_simulations_": [Interval(Integral, 1, None, closed="left")],
         "velocity_network_": [nn.Module],
         "history_": [TrainingHistory],
         "_last_time": [Interval(Real, 0, 1, closed="left")],
@@ -352,13 +355,14 @@ class NSGFSampler(BaseFlowSampler):
         )
         learning_rate = resolve_learning_rate(self.learning_rate, network)
 
-        pool = self._simulate(source, Rows(units.inward(target)), seeds[1], device)
+        pool = self._simulate(source, units.inward(target), seeds[1], device)
         network, history = self._train(network, pool, learning_rate, seeds[2], device)
 
         validate_data(self, X_source, skip_check_array=True)
         self._dtype, self._score_seed = target.dtype, seeds[3]
         self.mean_, self.scale_ = units
         self.blur_ = _resolve_blur(self.blur, target.shape[1])
+        self.n_simulations_ = len(pool.positions)
         self.source_ = source
         self.device_ = device
         self.velocity_network_ = network
@@ -430,20 +434,21 @@ class NSGFSampler(BaseFlowSampler):
             )
 
     def _simulate(
-        self, source: Source, target: Rows, seed: int, device: torch.device
+        self, source: Source, target: Tensor, seed: int, device: torch.device
     ) -> TrajectoryPool:
-        n_features = target.x.shape[1]
-        n_particles = min(int(self.n_particles), len(target.x))
+        n_features = target.shape[1]
+        n_particles = min(int(self.n_particles), len(target))
         if isinstance(source, Rows):
             n_particles = min(n_particles, len(source.x))
+            source = Deck(source.x)
         n_simulations = self.n_simulations or self._choose_n_simulations(n_particles, n_features)
         with self._progress("simulate", n_simulations) as bar:
             pool = simulate_sinkhorn_flow(
                 source.draw,
-                target.draw,
+                Deck(target).draw,
                 self._make_schedule(),
                 n_particles=n_particles,
-                n_targets=min(self.n_targets or n_particles, len(target.x)),
+                n_targets=min(self.n_targets or n_particles, len(target)),
                 n_simulations=n_simulations,
                 blur=_resolve_blur(self.blur, n_features),
                 tol=_POOL_TOL,

@@ -49,6 +49,31 @@ class Rows:
         return self.x[torch.cat([index, again])]
 
 
+class Deck:
+    """Rows dealt in shuffled order, and shuffled again when none are left.
+
+    Each row comes as often as any other, so that many draws together are as close to the rows
+    as can be: independent draws would be a sample of a sample.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_rows, d)
+        The rows, in standardised units.
+    """
+
+    def __init__(self, x: Tensor):
+        self.x = x
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Deal the next n rows."""
+        while len(self._order) < n:
+            again = torch.randperm(len(self.x), generator=generator)
+            self._order = torch.cat([self._order, again])
+        index, self._order = self._order[:n], self._order[n:]
+        return self.x[index]
+
+
 class GaussianNoise:
     """Standard normal noise in standardised units: as wide as the target, around its mean.
 
