@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
-from sknsgf.flow import coupled_pairs, straight_records
+from sknsgf.flow import coupled_pairs, large_pairs, straight_records
 from sknsgf.metrics import energy_distance
 
 rng = np.random.default_rng(0)
@@ -22,6 +22,7 @@ FORMS = [
     {"straight_from": "flow"},
     {"coupling": "minibatch"},
     {"straight_from": "flow", "coupling": "minibatch"},
+    {"coupling": "large"},
 ]
 
 
@@ -113,7 +114,7 @@ class TestPhases:
 
     def test_switch_times_are_about_where_the_first_phase_ends(self, trained):
         # A shift by ten standard deviations: any point shows how far along it is.
-        assert trained.switch_time_.shape == (1024,)
+        assert trained.switch_time_.shape == (100,)
         np.testing.assert_allclose(np.median(trained.switch_time_), 0.5, atol=0.05)
 
     def test_inverse_undoes_transform_when_the_switch_is_fixed(self):
@@ -135,6 +136,41 @@ class TestPhases:
         model = quick(sinkhorn_flow=flow, source="gaussian").fit(X_TARGET)
         assert not hasattr(flow, "velocity_network_") and flow.source is None
         assert model.sinkhorn_flow_.n_steps == 3 and model.sinkhorn_flow_.source == "gaussian"
+
+    def test_many_steps_of_the_first_phase_are_warned_of(self):
+        with pytest.warns(UserWarning, match="n_steps=6"):
+            quick(sinkhorn_flow=NSGFSampler(n_steps=6, t_end=0.5, max_iter=5), max_iter=5).fit(
+                X_SOURCE, X_TARGET
+            )
+
+    def test_switch_times_are_of_rows_that_nothing_was_fitted_to(self):
+        model = quick(max_iter=2).fit(X_SOURCE, X_TARGET)
+        seen = model.sinkhorn_flow_.source_.x
+        assert len(seen) == 270 and len(model.switch_time_) == 30
+        assert len(model.source_.x) == 300  # to sample from
+        assert len(quick(max_iter=2).fit(X_SOURCE[:20], X_TARGET).switch_time_) == 20
+
+    @pytest.mark.parametrize("form", FORMS, ids=str)
+    @pytest.mark.parametrize("step_size", [0.15, 1.0])
+    def test_fixed_steps_of_the_straight_flow(self, form, step_size):
+        model = quick(straight_step_size=step_size, max_iter=5, **form).fit(X_SOURCE, X_TARGET)
+        path = model.trajectory(X_SOURCE)
+        straight = path.times[6:]
+        steps = np.diff(straight, axis=0)
+        needed = np.ceil(np.round((1 - straight[0]) / step_size, 6))
+        np.testing.assert_array_equal((steps > 1e-9).sum(0), needed)
+        assert np.all(steps <= step_size + 1e-9) and np.all(straight[-1] == 1)
+        taken = np.sort(steps, axis=0)[::-1]
+        assert np.all(taken[:-1][taken[1:] > 1e-9] > step_size - 1e-9)  # all but the last
+        assert path.nfe == 5 + (model.time_predictor_ is not None) + int(needed.max())
+        np.testing.assert_allclose(path.states[-1], model.transform(X_SOURCE))
+
+    def test_as_many_fixed_steps_as_equal_ones_are_the_same(self):
+        model = quick(switch="fixed", n_straight_steps=5).fit(X_SOURCE, X_TARGET)
+        equal = model.transform(X_SOURCE)
+        np.testing.assert_allclose(
+            model.set_params(straight_step_size=0.1).transform(X_SOURCE), equal, atol=1e-9
+        )
 
     def test_search_over_the_first_phase(self):
         model = quick(sinkhorn_flow=NSGFSampler(n_steps=3, t_end=0.5, max_iter=5), max_iter=5)
@@ -158,6 +194,8 @@ class TestBadInput:
             {"coupling": "large-ish"},
             {"switch": "sometimes"},
             {"n_straight_steps": 0},
+            {"straight_step_size": 0},
+            {"straight_step_size": 1.5},
             {"source": "uniform"},
             {"network": "transformer"},
             {"hidden_layer_sizes": (0,)},
@@ -208,3 +246,43 @@ def test_coupled_pairs_are_near_and_keep_the_target():
     # 2560 draws of a standard normal, at most a few of them repeated in a minibatch.
     assert ends.mean(0).abs().max() < 0.1
     assert (ends.std(0) - 1).abs().max() < 0.1
+
+
+def test_large_pairs_are_those_of_optimal_transport():
+    """On a line the optimal transport of one distribution to another keeps the order."""
+    pairs = large_pairs(
+        lambda n, generator: torch.rand(n, 1, generator=generator),
+        lambda n, generator: 3 * torch.rand(n, 1, generator=generator).sqrt() + 5,
+        torch.Generator().manual_seed(0),
+        batch_size=500,
+        n_source=3000,
+        n_target=2000,
+    )
+    x, y = (torch.cat(side) for side in zip(*(next(pairs) for _ in range(10)), strict=True))
+    exact = 3 * x.sqrt() + 5
+    # The plan spreads over sqrt(epsilon), and targets are a sample.
+    epsilon = 0.05 * float(((x - y.roll(1234, 0)).square() / 2).std())
+    assert (y - exact).square().mean().sqrt() < 2 * epsilon**0.5
+    assert (y - exact).mean().abs() < 0.05
+    quantiles = torch.linspace(0.05, 0.95, 10)
+    torch.testing.assert_close(
+        y.flatten().quantile(quantiles), exact.flatten().quantile(quantiles), atol=0.08, rtol=0
+    )
+
+
+def test_large_pairs_do_not_depend_on_the_scale():
+    def at(scale):
+        draw = lambda n, generator: scale * torch.rand(n, 2, generator=generator)  # noqa: E731
+        pairs = large_pairs(
+            draw,
+            draw,
+            torch.Generator().manual_seed(0),
+            batch_size=50,
+            n_source=200,
+            n_target=100,
+            n_batches=2,
+        )
+        return torch.stack([y for _ in range(5) for _, y in [next(pairs)]]) / scale
+
+    torch.testing.assert_close(at(1.0), at(1024.0), rtol=1e-4, atol=1e-4)
+    assert len(at(1.0).flatten(0, 1).unique(dim=0)) > 100  # solved again for other targets

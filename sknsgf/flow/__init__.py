@@ -7,7 +7,7 @@ from sknsgf.flow._simulation import (
     seeded_generator,
     simulate_sinkhorn_flow,
 )
-from sknsgf.flow._straight import coupled_pairs, straight_records
+from sknsgf.flow._straight import coupled_pairs, large_pairs, straight_records
 from sknsgf.flow._velocity import SinkhornState, SinkhornVelocity, sinkhorn_velocity
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "constant_schedule",
     "coupled_pairs",
     "follow_sinkhorn_flow",
+    "large_pairs",
     "seeded_generator",
     "simulate_sinkhorn_flow",
     "sinkhorn_velocity",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from sknsgf.flow._pool import Records
-from sknsgf.sinkhorn import coupling, transport
+from sknsgf.sinkhorn import coupling, squared_cost, transport
 
 _GROUP = 8  # minibatches coupled at a time
+_SHARPNESS = 0.05  # temperature of a large coupling over the standard deviation of its costs
+_N_COSTS = 1024  # points of each cloud on which that is measured
 
 
 def straight_records(x: Tensor, y: Tensor, generator: torch.Generator) -> Records:
@@ -94,3 +97,80 @@ def coupled_pairs(
         plans = coupling(x, y, transport(x, y, epsilon=blur**2, tol=tol).potentials)
         for plan, starts, ends in zip(plans, x, y, strict=True):
             yield starts, ends[torch.multinomial(plan, 1, generator=generator).squeeze(-1)]
+
+
+def large_pairs(
+    draw_source: Callable[[int, torch.Generator], Tensor],
+    draw_target: Callable[[int, torch.Generator], Tensor],
+    generator: torch.Generator,
+    *,
+    batch_size: int,
+    n_source: int,
+    n_target: int,
+    n_batches: int | None = None,
+    tol: float = 1e-2,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    r"""Pair points as the entropic transport between two large clouds does.
+
+    Only the potential :math:`g` of the targets is kept. Every new source point then draws its
+    target from its own row of the coupling,
+
+    .. math:: p_j(x) \propto \exp\bigl((g_j - \tfrac12\|x - y_j\|^2) / \varepsilon\bigr),
+
+    with :math:`\varepsilon` a twentieth of the standard deviation of the costs, whatever the
+    scale of the data.
+
+    Parameters
+    ----------
+    draw_source, draw_target : callable (n, generator) -> Tensor of shape (n, d)
+        Draw points.
+    generator : torch.Generator
+        Draws clouds, source points and their targets.
+    batch_size : int
+        Pairs at a time.
+    n_source, n_target : int
+        Points of the clouds that transport is solved for.
+    n_batches : int, optional
+        Batches after which it is solved again, for other points. None never does: right
+        where `n_target` are all the targets there are.
+    tol : float, default=1e-2
+        Largest accepted marginal error.
+
+    Yields
+    ------
+    tuple of two Tensors of shape (batch_size, d)
+        Source points and the target points drawn for them, without end.
+
+    Notes
+    -----
+    Memory grows with ``n_source + n_target`` and ``batch_size * n_target``, by the blocks of the
+    solver and never by ``n_source * n_target``, once that is large.
+
+    References
+    ----------
+    .. [1] Pooladian et al., "Multisample Flow Matching", ICML 2023.
+    .. [2] Zhang et al., "On Fitting Flow Models with Large Sinkhorn Couplings", 2025,
+       arXiv:2506.05526.
+
+    Examples
+    --------
+    >>> import torch
+    >>> draw = lambda n, g: torch.rand(n, 1, generator=g)
+    >>> pairs = large_pairs(draw, draw, torch.Generator().manual_seed(0),
+    ...                     batch_size=4, n_source=500, n_target=300)
+    >>> x, y = next(pairs)
+    >>> bool((x - y).abs().max() < 0.5)  # the transport of a distribution to itself is short
+    True
+    """
+    while True:
+        y = draw_target(n_target, generator)
+        g, epsilon = _solve_large(draw_source(n_source, generator), y, tol)
+        for _ in itertools.count() if n_batches is None else range(n_batches):
+            x = draw_source(batch_size, generator)
+            plan = ((g - squared_cost(x, y)) / epsilon).softmax(-1)
+            yield x, y[torch.multinomial(plan, 1, generator=generator).squeeze(-1)]
+
+
+def _solve_large(x: Tensor, y: Tensor, tol: float) -> tuple[Tensor, float]:
+    epsilon = _SHARPNESS * float(squared_cost(x[:_N_COSTS], y[:_N_COSTS]).std())
+    return transport(x, y, epsilon=epsilon, tol=tol).potentials.g, epsilon

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +18,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
-from sknsgf.flow import Records, coupled_pairs, seeded_generator, straight_records
+from sknsgf.flow import (
+    Records,
+    coupled_pairs,
+    large_pairs,
+    seeded_generator,
+    straight_records,
+)
 from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import Solution, integrate, invert
 from sknsgf.samplers._base import BaseFlowSampler, _column_names, _draw_seed
@@ -46,6 +53,10 @@ _N_STARTS = 2**15  # points at the end of the Sinkhorn steps that a straight flo
 _N_STATISTICS = 2**13
 _N_SWITCHES = 1024
 _EMA_DECAY = 0.995
+_N_LARGE = 2**13  # points of each cloud that a large coupling is solved for
+_LARGE_REUSE = 16  # source points drawn for each of those before it is solved again
+_FEW_ROWS = 50  # of a source, none of which is spared for measuring switch times
+_MANY_STEPS = 5  # of the first phase
 _LATE = 0.95  # median switch time past which nothing is left for the straight flow to do
 
 Draw = Callable[[torch.Generator], Records]
@@ -69,13 +80,20 @@ class NSGFPlusPlus(BaseFlowSampler):
         Where the straight flow's lines start. "source": at the source, as in the paper; it
         is entered midway. "flow": at the end of the first phase; it is entered at its start
         and no predictor is needed.
-    coupling : {"independent", "minibatch"}, default="independent"
+    coupling : {"independent", "minibatch", "large"}, default="independent"
         How lines are paired. "minibatch": by entropic optimal transport within each batch.
+        "large": by transport between 8192 source points and as many target rows, solved
+        beforehand, and again for other rows if there are more.
     switch : {"predict", "fixed"}, default="predict"
         When a point enters the straight flow that starts at the source: at its predicted
         time, or at the `t_end` of the first phase.
     n_straight_steps : int, default=20
-        Euler steps of the straight flow. Read at every call.
+        Euler steps of the straight flow, for every point. Read at every call.
+    straight_step_size : float, default=None
+        Length of a step of the straight flow, in (0, 1]: the fixed step of the paper, which
+        then takes the place of `n_straight_steps`. A point that enters at t takes
+        ``ceil((1 - t) / straight_step_size)`` steps, the last of them shorter. Read at every
+        call.
     source : None, "gaussian" or object with ``sample(n)``, default=None
         Where the flow starts, as in :class:`NSGFSampler`.
     network : {"auto", "mlp", "unet"}, Module or callable, default="auto"
@@ -113,7 +131,8 @@ class NSGFPlusPlus(BaseFlowSampler):
     time_predictor_ : Module or None
         The time predictor, where one is used.
     switch_time_ : ndarray of shape (n_points,)
-        Times at which points drawn from the source enter the straight flow.
+        Times at which points drawn from the source enter the straight flow; where the source
+        is an array of 50 rows or more, a tenth of them, which nothing was fitted to.
     history_ : dict of str to TrainingHistory
         Losses of "sinkhorn_flow", "straight_flow" and, where used, "time_predictor".
     n_iter_ : int
@@ -151,9 +170,10 @@ class NSGFPlusPlus(BaseFlowSampler):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "sinkhorn_flow": [None, HasMethods(["fit", "trajectory"])],
         "straight_from": [StrOptions({"source", "flow"})],
-        "coupling": [StrOptions({"independent", "minibatch"})],
+        "coupling": [StrOptions({"independent", "minibatch", "large"})],
         "switch": [StrOptions({"predict", "fixed"})],
         "n_straight_steps": [Interval(Integral, 1, None, closed="left")],
+        "straight_step_size": [None, Interval(Real, 0, 1, closed="right")],
         "source": [None, StrOptions({"gaussian"}), HasMethods("sample")],
         "network": [StrOptions({"auto", "mlp", "unet"}), callable],
         "hidden_layer_sizes": ["array-like"],
@@ -188,6 +208,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         coupling: str = "independent",
         switch: str = "predict",
         n_straight_steps: int = 20,
+        straight_step_size: float | None = None,
         source: Any = None,
         network: Any = "auto",
         hidden_layer_sizes: Sequence[int] = (256, 256, 256),
@@ -206,6 +227,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         self.coupling = coupling
         self.switch = switch
         self.n_straight_steps = n_straight_steps
+        self.straight_step_size = straight_step_size
         self.source = source
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -248,7 +270,8 @@ class NSGFPlusPlus(BaseFlowSampler):
         ConvergenceWarning
             If transport problems stayed unsolved or training diverged, with the remedy.
         UserWarning
-            If the switch times leave nothing for the straight flow to do.
+            If the switch times leave nothing for the straight flow to do, or the first phase
+            has more than five steps.
 
         Examples
         --------
@@ -267,12 +290,13 @@ class NSGFPlusPlus(BaseFlowSampler):
         units, d = Units.of(target, rows), target.shape[1]
         source = self._make_source(rows, units)
         seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(6).tolist()
+        fitted, held_out = _hold_out(rows, seeds[5])
         kind = (self.network, self.hidden_layer_sizes, self.image_shape, d)
         network = make_network(*kind, seeds[0])
 
         flow = self._make_sinkhorn_flow(seeds[1])
-        flow.fit(target) if rows is None else flow.fit(rows, X_target=target)
-        start = self._make_start(source, flow, seeds[2])
+        flow.fit(target) if fitted is None else flow.fit(fitted, X_target=target)
+        start = self._make_start(self._make_source(fitted, units), flow, seeds[2])
         draw = self._make_draw(start, Rows(units.inward(target)), flow.blur_, seeds[3])
         straight, history = self._train_straight(network, draw, seeds[3], device)
         histories = {"sinkhorn_flow": flow.history_, "straight_flow": history}
@@ -294,10 +318,20 @@ class NSGFPlusPlus(BaseFlowSampler):
         self.history_ = histories
         self.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
         self.n_iter_ = sum(len(history.loss) for history in histories.values())
-        self.switch_time_ = self._measure_switch_times(seeds[5])
+        self.switch_time_ = self._measure_switch_times(
+            self._make_source(held_out, units), seeds[5]
+        )
         return self
 
     def _make_sinkhorn_flow(self, seed: int) -> NSGFSampler:
+        if self.sinkhorn_flow is not None and self.sinkhorn_flow.n_steps > _MANY_STEPS:
+            warnings.warn(
+                f"The first phase has n_steps={self.sinkhorn_flow.n_steps}; more than "
+                f"{_MANY_STEPS} are simulated and sampled at a cost that the second phase was "
+                "to save. Use sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
+                UserWarning,
+                stacklevel=3,
+            )
         names = ("source", "image_shape", "device", "n_jobs", "verbose")
         run = {name: getattr(self, name) for name in names}
         if self.sinkhorn_flow is not None:
@@ -322,13 +356,26 @@ class NSGFPlusPlus(BaseFlowSampler):
 
     def _make_draw(self, start: Source, target: Rows, blur: float, seed: int) -> Draw:
         """Return what draws a batch of records on straight lines."""
-        draw_start = partial(start.draw, self.batch_size)
-        draw_end = partial(target.draw, self.batch_size)
+        n = self.batch_size
+        draw_start, draw_end = partial(start.draw, n), partial(target.draw, n)
         if self.coupling == "independent":
             return lambda generator: straight_records(
                 draw_start(generator), draw_end(generator), generator
             )
-        pairs = coupled_pairs(draw_start, draw_end, seeded_generator(seed, 1), blur=blur)
+        generator = seeded_generator(seed, 1)
+        if self.coupling == "minibatch":
+            pairs = coupled_pairs(draw_start, draw_end, generator, blur=blur)
+        else:
+            n_target = min(_N_LARGE, len(target.x))
+            pairs = large_pairs(
+                start.draw,
+                target.draw,
+                generator,
+                batch_size=n,
+                n_source=_N_LARGE,
+                n_target=n_target,
+                n_batches=None if n_target == len(target.x) else _LARGE_REUSE * _N_LARGE // n + 1,
+            )
         return lambda generator: straight_records(*next(pairs), generator)
 
     def _train_straight(
@@ -372,8 +419,9 @@ class NSGFPlusPlus(BaseFlowSampler):
         warn_diverged(history, rate)
         return network, history
 
-    def _measure_switch_times(self, seed: int) -> np.ndarray:
-        x = self.source_.draw(_N_SWITCHES, seeded_generator(seed, 1)).to(self.device_)
+    def _measure_switch_times(self, source: Source, seed: int) -> np.ndarray:
+        n = min(_N_SWITCHES, len(source.x)) if isinstance(source, Rows) else _N_SWITCHES
+        x = source.draw(n, seeded_generator(seed, 1)).to(self.device_)
         times = self._switch_times(self.sinkhorn_flow_._integrate(x).x[-1]).cpu().numpy()
         if np.median(times) > _LATE:
             warnings.warn(
@@ -405,7 +453,10 @@ class NSGFPlusPlus(BaseFlowSampler):
         }
 
     def _n_sampling_steps(self) -> int:
-        return self.sinkhorn_flow_._n_sampling_steps() + self.n_straight_steps
+        n_straight = self.n_straight_steps
+        if self.straight_step_size is not None:
+            n_straight = math.ceil(1 / self.straight_step_size)
+        return self.sinkhorn_flow_._n_sampling_steps() + n_straight
 
     def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
         x = x.to(self.device_)
@@ -415,25 +466,42 @@ class NSGFPlusPlus(BaseFlowSampler):
     def _forward(self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Solution:
         near = self.sinkhorn_flow_._integrate(x)
         switch = self._switch_times(near.x[-1])
-        grid = torch.linspace(0, 1, self.n_straight_steps + 1, dtype=x.dtype).to(x.device)
-        end = integrate(
-            velocity, near.x[-1], torch.lerp(switch, torch.ones_like(switch), grid[:, None])
-        )
+        end = integrate(velocity, near.x[-1], self._straight_grid(switch))
         return _joined(near, end, predictions=int(self.time_predictor_ is not None))
+
+    def _straight_grid(self, start: Tensor) -> Tensor:
+        """Lay out times (n_steps + 1, n) from each point's start (n,) to 1."""
+        if self.straight_step_size is None:
+            done = torch.linspace(0, 1, self.n_straight_steps + 1, dtype=start.dtype)
+            return torch.lerp(start, torch.ones_like(start), done.to(start.device)[:, None])
+        n_steps = math.ceil((1 - float(start.min())) / self.straight_step_size)
+        steps = torch.arange(max(1, n_steps) + 1, dtype=start.dtype, device=start.device)
+        grid = (start + self.straight_step_size * steps[:, None]).clamp(max=1)
+        grid[-1] = 1  # which rounding may have missed
+        return grid
 
     def _backward(self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Solution:
         """Leave the straight flow where the predictor first reaches t, else at its start."""
         last = 0.0 if self.time_predictor_ is not None else self._switch_fixed
-        grid = torch.linspace(last, 1, self.n_straight_steps + 1, dtype=x.dtype).to(x.device)
+        grid = self._straight_grid(x.new_full((len(x),), last))
         straight = invert(velocity, x, grid)
         left, predictions = straight.x[-1], 0
         if self.time_predictor_ is not None:
             predicted = torch.stack([self._switch_times(state) for state in straight.x])
-            reached = predicted >= straight.t[:, None]
+            reached = predicted >= straight.t
             left = straight.x[reached.int().argmax(0), torch.arange(len(x), device=x.device)]
             predictions = len(grid)
         near = self.sinkhorn_flow_._integrate(left, backward=True)
         return _joined(straight, near, predictions)
+
+
+def _hold_out(rows: Any, seed: int) -> tuple[Any, Any]:
+    """Split a tenth off the rows of a source; a drawn source, None, needs no split."""
+    if rows is None or len(rows) < _FEW_ROWS:
+        return rows, rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    n = min(_N_SWITCHES, len(rows) // 10)
+    return rows[order[n:]], rows[order[:n]]
 
 
 @torch.inference_mode(False)
