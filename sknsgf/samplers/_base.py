@@ -57,6 +57,7 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     # The first argument of fit and score is data, never routed metadata.
     __metadata_request__fit: ClassVar = {"X_source": UNUSED}
+    __metadata_request__partial_fit: ClassVar = {"X_source": UNUSED}
     __metadata_request__score: ClassVar = {"X_source": UNUSED}
 
     # Attributes that make a fitted sampler, and what they may be.
@@ -79,8 +80,78 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     verbose: int
 
     @abstractmethod
+    def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
+        """Fit, from the start or from where the last fit ended."""
+
+    @abstractmethod
     def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
         """Carry standardised rows along the fitted flow."""
+
+    def partial_fit(
+        self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
+    ) -> Self:
+        """Go on fitting, with the same data or with more.
+
+        The networks are trained for `max_iter` further steps, on new simulations of the data
+        given. The first call is a `fit`.
+
+        Parameters
+        ----------
+        X_source : array-like of shape (n_source, n_features)
+            Samples of the source; of the target where `source` is given.
+        y : array-like of shape (n_target, n_features), default=None
+            Samples of the target, as in `fit`.
+        X_target : array-like of shape (n_target, n_features), default=None
+            Samples of the target, by name.
+
+        Returns
+        -------
+        self : NSGFSampler or NSGFPlusPlus
+            The fitted sampler.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or an array cannot be used, if the rows have another width than those
+            before, or if the parameters describe another network. The sampler is then left as
+            it was.
+
+        Notes
+        -----
+        What the networks know is kept, and with it the units it is in: `mean_` and `scale_` stay
+        those of the first fit, so that data that has moved far from there wants a new `fit`.
+        What is not kept: the optimiser's state, as the learning rate rises and falls once in
+        every call, and the data of earlier calls. The last source rows are those `sample`
+        starts from.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> rng = np.random.default_rng(0)
+        >>> flow = NSGFSampler(source="gaussian", max_iter=50, random_state=0)
+        >>> for batch in range(3):
+        ...     flow = flow.partial_fit(rng.normal(loc=5, size=(500, 2)))
+        >>> flow.n_iter_
+        150
+        """
+        return self._fit(X_source, y, X_target, goes_on=True)
+
+    def _check_goes_on(self, X_source: Any) -> None:
+        """Raise unless the rows are of the kind that was fitted."""
+        try:
+            validate_data(self, X_source, reset=False, skip_check_array=True)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Fitting goes on with the network there is; fit again with "
+                "warm_start=False for other columns."
+            ) from error
+
+    def _make_seeds(self, n: int, *, goes_on: bool) -> list[int]:
+        """Draw seeds; further fits get others than the first, or they would see nothing new."""
+        key = (self.n_iter_,) if goes_on else ()
+        sequence = np.random.SeedSequence(_draw_seed(self.random_state), spawn_key=key)
+        return sequence.generate_state(n).tolist()
 
     def transform(self, X: ArrayLike) -> Any:
         """Move source points to the target.

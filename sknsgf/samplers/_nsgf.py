@@ -33,7 +33,6 @@ from sknsgf.samplers._base import (
     BaseFlowSampler,
     _as_given,
     _column_names,
-    _draw_seed,
     _resolve_blur,
     warn_outliers,
 )
@@ -46,6 +45,7 @@ from sknsgf.samplers._students import (
     make_network,
     move_records,
     resolve_learning_rate,
+    resume,
     warn_diverged,
 )
 from sknsgf.samplers._units import Units
@@ -126,6 +126,9 @@ class NSGFSampler(BaseFlowSampler):
         Decay of the averaged weights that are kept.
     early_stopping : bool, default=False
         Hold out a tenth of the simulations and stop when the loss on them stops falling.
+    warm_start : bool, default=False
+        Whether `fit` goes on where the last fit ended, as `partial_fit` does, rather than
+        starting again.
     score_blur : float or "auto", default="auto"
         Resolution at which `score` judges, in the same units as `blur` but independent of
         it.
@@ -163,9 +166,9 @@ class NSGFSampler(BaseFlowSampler):
         Number of simulations.
     history_ : TrainingHistory
         Losses by iteration, relative to the variance of the velocities, and why training
-        ended.
+        ended. It can be sliced: ``history_[-1]``, ``history_[1000:]``.
     n_iter_ : int
-        Training steps done.
+        Training steps done, by all fits that went on from each other.
     learning_rate_ : float
         Peak learning rate used.
     device_ : torch.device
@@ -227,6 +230,7 @@ class NSGFSampler(BaseFlowSampler):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "ema_decay": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": ["boolean"],
+        "warm_start": ["boolean"],
         "score_blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "n_sampling_steps": [None, Interval(Integral, 1, None, closed="left")],
         "ode_method": [StrOptions(set(METHODS))],
@@ -247,6 +251,9 @@ class NSGFSampler(BaseFlowSampler):
         "_end_time": [Interval(Real, 0, 1, closed="right")],
         "_n_steps": [Interval(Integral, 1, None, closed="left")],
     }
+
+    velocity_network_: nn.Module
+    history_: TrainingHistory
 
     def __init__(
         self,
@@ -269,6 +276,7 @@ class NSGFSampler(BaseFlowSampler):
         batch_size: int = 256,
         ema_decay: float = 0.995,
         early_stopping: bool = False,
+        warm_start: bool = False,
         score_blur: float | str = "auto",
         n_sampling_steps: int | None = None,
         ode_method: str = "euler",
@@ -295,6 +303,7 @@ class NSGFSampler(BaseFlowSampler):
         self.batch_size = batch_size
         self.ema_decay = ema_decay
         self.early_stopping = early_stopping
+        self.warm_start = warm_start
         self.score_blur = score_blur
         self.n_sampling_steps = n_sampling_steps
         self.ode_method = ode_method
@@ -341,22 +350,32 @@ class NSGFSampler(BaseFlowSampler):
         >>> NSGFSampler(max_iter=100).fit(X, Y).transform(X).shape
         (300, 2)
         """
+        return self._fit(X_source, y, X_target, goes_on=self.warm_start)
+
+    def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
+        goes_on = goes_on and hasattr(self, "velocity_network_")
         self._check_parameters()
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
         check_image_shape(self.image_shape, self.network, target.shape[1])
         _column_names(self, X_source)  # raises before the work if they are no strings
-        units = Units.of(target, rows)
+        if goes_on:
+            self._check_goes_on(X_source)
+        units = self._units if goes_on else Units.of(target, rows)
         warn_outliers(target, units)
         source = self._make_source(rows, units)
-        seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(4).tolist()
+        seeds = self._make_seeds(4, goes_on=goes_on)
         network = make_network(
             self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1], seeds[0]
         )
         learning_rate = resolve_learning_rate(self.learning_rate, network)
 
         pool = self._simulate(source, units.inward(target), seeds[1], device)
-        network, history = self._train(network, pool, learning_rate, seeds[2], device)
+        if goes_on:
+            student = resume(self.velocity_network_, network)
+        else:
+            student = _standardise(network, pool, seeds[2])
+        network, history = self._train(student, pool, learning_rate, seeds[2], device)
 
         validate_data(self, X_source, skip_check_array=True)
         self._dtype, self._score_seed = target.dtype, seeds[3]
@@ -366,8 +385,8 @@ class NSGFSampler(BaseFlowSampler):
         self.source_ = source
         self.device_ = device
         self.velocity_network_ = network
-        self.history_ = history
-        self.n_iter_ = len(history.loss)
+        self.history_ = self.history_ + history if goes_on else history
+        self.n_iter_ = len(self.history_)
         self.learning_rate_ = learning_rate
         self._last_time = self.t_end * (self.n_steps - 1) / self.n_steps
         self._end_time = self.t_end
@@ -433,6 +452,15 @@ class NSGFSampler(BaseFlowSampler):
                 f"smaller steps, or the straight schedule. Got t_end={self.t_end}."
             )
 
+    def _check_goes_on(self, X_source: Any) -> None:
+        super()._check_goes_on(X_source)
+        if self.t_end != self._end_time:
+            raise ValueError(
+                f"The flow was fitted with t_end={self._end_time} and cannot go on to "
+                f"t_end={self.t_end}, as its network is told the time in these units. Fit "
+                "again with warm_start=False."
+            )
+
     def _simulate(
         self, source: Source, target: Tensor, seed: int, device: torch.device
     ) -> TrajectoryPool:
@@ -477,14 +505,14 @@ class NSGFSampler(BaseFlowSampler):
 
     def _train(
         self,
-        network: nn.Module,
+        student: StandardisedVelocity,
         pool: TrajectoryPool,
         learning_rate: float,
         seed: int,
         device: torch.device,
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
-        student = _standardise(network, pool, generator).to(device)
+        student = student.to(device)
         unit = float(student.u_scale) ** 2
         pool, held_out = self._split(pool)
 
@@ -573,11 +601,9 @@ def _fixed_schedule(n_steps: int, step_size: float, generator: torch.Generator) 
 
 
 @torch.inference_mode(False)
-def _standardise(
-    network: nn.Module, pool: TrajectoryPool, generator: torch.Generator
-) -> StandardisedVelocity:
+def _standardise(network: nn.Module, pool: TrajectoryPool, seed: int) -> StandardisedVelocity:
     start, end = (pool.positions[:, k].flatten(0, 1) for k in (0, -1))
-    u = pool.draw(_N_STATISTICS, generator).u
+    u = pool.draw(_N_STATISTICS, seeded_generator(seed, 1)).u
     return StandardisedVelocity(network, start, end, float(pool.times[0, -1]), u)
 
 

@@ -27,7 +27,7 @@ from sknsgf.flow import (
 )
 from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import Solution, integrate, invert
-from sknsgf.samplers._base import BaseFlowSampler, _column_names, _draw_seed
+from sknsgf.samplers._base import BaseFlowSampler, _column_names
 from sknsgf.samplers._nsgf import NSGFSampler
 from sknsgf.samplers._saving import is_history
 from sknsgf.samplers._source import Rows, Source, is_finite
@@ -39,6 +39,7 @@ from sknsgf.samplers._students import (
     make_time_predictor,
     move_records,
     resolve_learning_rate,
+    resume,
     warn_diverged,
 )
 from sknsgf.samplers._units import Units
@@ -111,6 +112,9 @@ class NSGFPlusPlus(BaseFlowSampler):
         Peak learning rate, as in :class:`NSGFSampler`.
     batch_size : int, default=256
         Records in a training step.
+    warm_start : bool, default=False
+        Whether `fit` goes on where the last fit ended, as `partial_fit` does, rather than
+        starting again.
     score_blur : float or "auto", default="auto"
         Resolution at which `score` judges, as in :class:`NSGFSampler`.
     device : str or torch.device, default="auto"
@@ -168,7 +172,7 @@ class NSGFPlusPlus(BaseFlowSampler):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "sinkhorn_flow": [None, HasMethods(["fit", "trajectory"])],
+        "sinkhorn_flow": [None, HasMethods(["fit", "partial_fit", "trajectory"])],
         "straight_from": [StrOptions({"source", "flow"})],
         "coupling": [StrOptions({"independent", "minibatch", "large"})],
         "switch": [StrOptions({"predict", "fixed"})],
@@ -181,6 +185,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
         "score_blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "device": [str, torch.device],
         "n_jobs": [None, Integral],
@@ -200,6 +205,11 @@ class NSGFPlusPlus(BaseFlowSampler):
     }
     _parts: ClassVar[tuple[type, ...]] = (NSGFSampler,)
 
+    sinkhorn_flow_: NSGFSampler
+    straight_network_: nn.Module
+    time_predictor_: nn.Module | None
+    history_: dict[str, TrainingHistory]
+
     def __init__(
         self,
         *,
@@ -216,6 +226,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         max_iter: int = 3000,
         learning_rate: float | str = "auto",
         batch_size: int = 256,
+        warm_start: bool = False,
         score_blur: float | str = "auto",
         device: str | torch.device = "auto",
         n_jobs: int | None = None,
@@ -235,6 +246,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         self.max_iter = max_iter
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.warm_start = warm_start
         self.score_blur = score_blur
         self.device = device
         self.n_jobs = n_jobs
@@ -281,28 +293,43 @@ class NSGFPlusPlus(BaseFlowSampler):
         >>> NSGFPlusPlus(max_iter=50).fit(X, X + 1).transform(X).shape
         (300, 4)
         """
+        return self._fit(X_source, y, X_target, goes_on=self.warm_start)
+
+    def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
+        goes_on = goes_on and hasattr(self, "sinkhorn_flow_")
         self._validate_params()
         check_hidden_layer_sizes(self.hidden_layer_sizes)
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
         check_image_shape(self.image_shape, self.network, target.shape[1])
         _column_names(self, X_source)  # raises before the work if they are no strings
-        units, d = Units.of(target, rows), target.shape[1]
-        source = self._make_source(rows, units)
-        seeds = np.random.SeedSequence(_draw_seed(self.random_state)).generate_state(6).tolist()
+        if goes_on:
+            self._check_goes_on(X_source)
+        units = self._units if goes_on else Units.of(target, rows)
+        source, d = self._make_source(rows, units), target.shape[1]
+        seeds = self._make_seeds(6, goes_on=goes_on)
         fitted, held_out = _hold_out(rows, seeds[5])
         kind = (self.network, self.hidden_layer_sizes, self.image_shape, d)
         network = make_network(*kind, seeds[0])
 
         flow = self._make_sinkhorn_flow(seeds[1])
-        flow.fit(target) if fitted is None else flow.fit(fitted, X_target=target)
+        if goes_on:
+            flow = copy.copy(self.sinkhorn_flow_).set_params(**flow.get_params(deep=False))
+        flow.partial_fit(target) if fitted is None else flow.partial_fit(fitted, X_target=target)
         start = self._make_start(self._make_source(fitted, units), flow, seeds[2])
         draw = self._make_draw(start, Rows(units.inward(target)), flow.blur_, seeds[3])
-        straight, history = self._train_straight(network, draw, seeds[3], device)
+        if goes_on:
+            student = resume(self.straight_network_, network)
+        else:
+            student = _standardise(network, draw, seeded_generator(seeds[3], 2))
+        rate = resolve_learning_rate(self.learning_rate, network)
+        straight, history = self._train_straight(student, draw, rate, seeds[3], device)
         histories = {"sinkhorn_flow": flow.history_, "straight_flow": history}
         predictor = None
         if self.straight_from == "source" and self.switch == "predict":
             predictor = make_time_predictor(*kind, seeds[4])
+            if goes_on and self.time_predictor_ is not None:
+                predictor = resume(self.time_predictor_, predictor)
             predictor, history = self._train_predictor(predictor, draw, seeds[4], device)
             histories["time_predictor"] = history
 
@@ -315,9 +342,9 @@ class NSGFPlusPlus(BaseFlowSampler):
         self.sinkhorn_flow_ = flow
         self.straight_network_ = straight
         self.time_predictor_ = predictor
-        self.history_ = histories
-        self.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
-        self.n_iter_ = sum(len(history.loss) for history in histories.values())
+        self.history_ = self._join_histories(histories) if goes_on else histories
+        self.learning_rate_ = rate
+        self.n_iter_ = sum(map(len, self.history_.values()))
         self.switch_time_ = self._measure_switch_times(
             self._make_source(held_out, units), seeds[5]
         )
@@ -378,12 +405,21 @@ class NSGFPlusPlus(BaseFlowSampler):
             )
         return lambda generator: straight_records(*next(pairs), generator)
 
+    def _join_histories(self, later: dict[str, TrainingHistory]) -> dict[str, TrainingHistory]:
+        """Put histories behind those of earlier fits; the first phase has done so itself."""
+        own = later.keys() & self.history_.keys() - {"sinkhorn_flow"}
+        return later | {name: self.history_[name] + later[name] for name in own}
+
     def _train_straight(
-        self, network: nn.Module, draw: Draw, seed: int, device: torch.device
+        self,
+        student: StandardisedVelocity,
+        draw: Draw,
+        rate: float,
+        seed: int,
+        device: torch.device,
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
-        rate = resolve_learning_rate(self.learning_rate, network)
-        student = _standardise(network, draw, generator).to(device)
+        student = student.to(device)
         unit = float(student.u_scale) ** 2
 
         def loss(network: nn.Module) -> Tensor:

@@ -18,9 +18,11 @@ from torch import nn
 from sknsgf.flow import Records
 from sknsgf.networks import (
     ConvolutionalTimePredictor,
+    StandardisedVelocity,
     TimePredictor,
     VelocityMLP,
     VelocityUNet,
+    describe_network,
 )
 from sknsgf.training import TrainingHistory
 
@@ -48,6 +50,24 @@ def make_network(
                 made = VelocityMLP(n_features, hidden_layer_sizes)
     _check_network(made, n_features)
     return made.float()
+
+
+def resume(fitted: Any, made: nn.Module) -> Any:
+    """Return a copy of a fitted network to be trained on, if it is of the kind just made."""
+    inner = fitted.network if isinstance(fitted, StandardisedVelocity) else fitted
+    if _kind(inner) != _kind(made):
+        raise ValueError(
+            "network, hidden_layer_sizes or image_shape describe another network than the one "
+            f"fitted, a {type(inner).__name__} that training would go on with. Set them back, or "
+            "fit again with warm_start=False."
+        )
+    with torch.inference_mode(False):
+        return copy.deepcopy(fitted).requires_grad_(True)
+
+
+def _kind(network: nn.Module) -> tuple[Any, ...]:
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    return type(network), describe_network(network), shapes
 
 
 def make_time_predictor(

@@ -1,0 +1,168 @@
+"""Fits that go on where the last one ended, and who is told about them."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from sknsgf import NSGFPlusPlus, NSGFSampler
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(200, 2))
+Y = rng.uniform(size=(200, 2)) * [1, 2] + 5
+TINY = {"hidden_layer_sizes": (16,), "max_iter": 10, "random_state": 0}
+
+BOTH = pytest.mark.parametrize("cls", [NSGFSampler, NSGFPlusPlus])
+WAYS = pytest.mark.parametrize(
+    "go_on",
+    [
+        lambda sampler, *arrays: sampler.partial_fit(*arrays),
+        lambda sampler, *arrays: sampler.set_params(warm_start=True).fit(*arrays),
+    ],
+    ids=["partial_fit", "warm_start"],
+)
+
+
+def networks(sampler):
+    """All fitted weights in one row."""
+    if isinstance(sampler, NSGFSampler):
+        modules = [sampler.velocity_network_]
+    else:
+        modules = [sampler.straight_network_, sampler.time_predictor_]
+        modules = [*modules, sampler.sinkhorn_flow_.velocity_network_]
+    return torch.cat([p.flatten() for module in modules for p in module.parameters()])
+
+
+@BOTH
+@WAYS
+def test_the_first_call_is_a_fit(cls, go_on):
+    fitted, going_on = cls(**TINY).fit(X, Y), go_on(cls(**TINY), X, Y)
+    assert torch.equal(networks(going_on), networks(fitted))
+    np.testing.assert_array_equal(going_on.sample(20), fitted.sample(20))
+
+
+@BOTH
+def test_fit_starts_again_unless_told_otherwise(cls):
+    fitted = cls(**TINY).fit(X, Y)
+    assert torch.equal(networks(cls(**TINY).fit(Y, X).fit(X, Y)), networks(fitted))
+
+
+@BOTH
+@WAYS
+def test_training_goes_on(cls, go_on):
+    """Steps at a rate near zero keep what has been learned."""
+    trained = cls(**TINY).fit(X, Y)
+    before = networks(trained).clone()
+    go_on(trained.set_params(learning_rate=1e-12), X, Y)
+    torch.testing.assert_close(networks(trained), before, rtol=0, atol=1e-7)
+
+
+@BOTH
+@WAYS
+def test_the_units_stay_and_histories_are_joined(cls, go_on):
+    sampler = cls(**TINY).fit(X, Y)
+    mean, scale, n_iter = sampler.mean_, sampler.scale_, sampler.n_iter_
+    go_on(sampler, X + 1, 3 * Y)
+    np.testing.assert_array_equal(sampler.mean_, mean)
+    assert sampler.scale_ == scale
+    assert sampler.n_iter_ == 2 * n_iter
+    phases = sampler.history_ if cls is NSGFPlusPlus else {"": sampler.history_}
+    for phase in phases.values():
+        assert phase.iter.tolist() == list(range(1, 21))
+
+
+@BOTH
+def test_the_source_rows_are_the_last(cls):
+    sampler = cls(**TINY).fit(X, Y).partial_fit(X[:50] + 100, Y)
+    rows = sampler._units.outward(sampler.source_.x, np.dtype("float64"))
+    np.testing.assert_allclose(rows, X[:50] + 100, rtol=1e-5)
+
+
+def test_new_data_is_learned():
+    """A target that has moved by two standard deviations is where samples end."""
+    sampler = NSGFSampler(source="gaussian", max_iter=150, random_state=0).fit(X)
+    moved = sampler.partial_fit(X + 2).sample(500)
+    np.testing.assert_allclose(moved.mean(0), X.mean(0) + 2, atol=0.2)
+
+
+@BOTH
+def test_equal_seeds_go_on_equally_but_see_new_batches(cls):
+    one, other = (cls(**TINY).partial_fit(X, Y).partial_fit(X, Y) for _ in range(2))
+    assert torch.equal(networks(one), networks(other))
+    histories = one.history_ if cls is NSGFPlusPlus else {"": one.history_}
+    for phase in histories.values():
+        assert not torch.equal(phase.loss[:10], phase.loss[10:])
+
+
+@BOTH
+def test_a_copy_goes_on_as_the_original_would(cls):
+    sampler = cls(**TINY).fit(X, Y)
+    copied = pickle.loads(pickle.dumps(sampler))
+    assert torch.equal(networks(copied.partial_fit(X, Y)), networks(sampler.partial_fit(X, Y)))
+
+
+@BOTH
+def test_a_loaded_file_goes_on_as_the_original_would(cls, tmp_path):
+    sampler = cls(**TINY).fit(X, Y)
+    sampler.save(tmp_path / "model.npz")
+    loaded = cls.load(tmp_path / "model.npz")
+    assert torch.equal(networks(loaded.partial_fit(X, Y)), networks(sampler.partial_fit(X, Y)))
+
+
+@BOTH
+def test_a_clone_starts_again(cls):
+    sampler = cls(warm_start=True, **TINY).fit(X, Y)
+    assert torch.equal(networks(clone(sampler).fit(X, Y)), networks(sampler))
+
+
+@BOTH
+def test_the_fit_gone_on_from_is_not_touched(cls):
+    sampler = cls(**TINY).fit(X, Y)
+    before = copy.copy(sampler)  # shares the networks
+    weights, n_iter = networks(before).clone(), before.n_iter_
+    sampler.partial_fit(Y, X)
+    assert torch.equal(networks(before), weights)
+    assert not torch.equal(networks(sampler), weights)
+    lengths = [len(h) for h in getattr(before.history_, "values", lambda: [before.history_])()]
+    assert sum(lengths) == n_iter
+
+
+@BOTH
+@WAYS
+@pytest.mark.parametrize(
+    "changed, arrays, message",
+    [
+        ({}, (np.c_[X, X], np.c_[Y, Y]), "4 features.*2 features.*warm_start=False"),
+        ({"hidden_layer_sizes": (8,)}, (X, Y), "another network.*VelocityMLP"),
+        ({"network": torch.nn.Bilinear(1, 1, 1)}, (X, Y), "network"),
+        ({"max_iter": 0}, (X, Y), "max_iter"),
+        ({}, (X, np.full_like(Y, np.nan)), "NaN"),
+    ],
+)
+def test_what_cannot_go_on_leaves_the_sampler_as_it_was(cls, go_on, changed, arrays, message):
+    sampler = cls(**TINY).fit(X, Y)
+    before, n_iter = sampler.transform(X), sampler.n_iter_
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        go_on(sampler.set_params(**changed), *arrays)
+    sampler.set_params(**TINY, network="auto")
+    assert sampler.n_iter_ == n_iter
+    np.testing.assert_array_equal(sampler.transform(X), before)
+
+
+@WAYS
+def test_the_end_of_the_flow_cannot_be_moved(go_on):
+    with pytest.raises(ValueError, match=r"t_end=1\.0 and cannot go on to t_end=0\.5"):
+        go_on(NSGFSampler(**TINY).fit(X, Y).set_params(t_end=0.5), X, Y)
+
+
+def test_a_predictor_no_longer_wanted_goes_and_comes():
+    sampler = NSGFPlusPlus(**TINY).fit(X, Y)
+    sampler.set_params(switch="fixed").partial_fit(X, Y)
+    assert sampler.time_predictor_ is None
+    assert sampler.history_.keys() == {"sinkhorn_flow", "straight_flow"}
+    sampler.set_params(switch="predict").partial_fit(X, Y)
+    assert len(sampler.history_["time_predictor"]) == 10
+    assert len(sampler.history_["straight_flow"]) == 30
