@@ -466,13 +466,14 @@ class NSGFSampler(BaseFlowSampler):
     ) -> TrajectoryPool:
         n_features = target.shape[1]
         n_particles = min(int(self.n_particles), len(target))
+        draw_source = source.draw
         if isinstance(source, Rows):
             n_particles = min(n_particles, len(source.x))
-            source = Deck(source.x)
+            draw_source = Deck(source.x).draw
         n_simulations = self.n_simulations or self._choose_n_simulations(n_particles, n_features)
         with self._progress("simulate", n_simulations) as bar:
             pool = simulate_sinkhorn_flow(
-                source.draw,
+                draw_source,
                 Deck(target).draw,
                 self._make_schedule(),
                 n_particles=n_particles,
