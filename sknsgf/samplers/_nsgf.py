@@ -162,8 +162,6 @@ class NSGFSampler(BaseFlowSampler):
         Root mean square deviation of the target, the unit of `blur`.
     blur_ : float
         Resolution used.
-    n_simulations_ : int
-        Number of simulations.
     history_ : TrainingHistory
         Losses by iteration, relative to the variance of the velocities, and why training
         ended. It can be sliced: ``history_[-1]``, ``history_[1000:]``.
@@ -244,7 +242,6 @@ class NSGFSampler(BaseFlowSampler):
         **BaseFlowSampler._fitted,
         "learning_rate_": [Interval(Real, 0, None, closed="neither")],
         "blur_": [Interval(Real, 0, None, closed="neither")],
-        "n_simulations_": [Interval(Integral, 1, None, closed="left")],
         "velocity_network_": [nn.Module],
         "history_": [TrainingHistory],
         "_last_time": [Interval(Real, 0, 1, closed="left")],
@@ -381,7 +378,6 @@ class NSGFSampler(BaseFlowSampler):
         self._dtype, self._score_seed = target.dtype, seeds[3]
         self.mean_, self.scale_ = units
         self.blur_ = _resolve_blur(self.blur, target.shape[1])
-        self.n_simulations_ = len(pool.positions)
         self.source_ = source
         self.device_ = device
         self.velocity_network_ = network
