@@ -31,7 +31,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,6 +58,13 @@ FIRST_PHASE = 5  # steps of it
 
 Record = dict[str, Any]
 Sample = Callable[[int, int], NDArray]
+
+
+class Model(NamedTuple):
+    """A fitted method: samples in so many evaluations, and its phases one by one."""
+
+    sample: Sample
+    phases: dict[str, Callable[[int], NDArray]] = {}
 
 
 class Images:
@@ -94,22 +101,21 @@ def network_of(args: argparse.Namespace) -> Callable[[tuple[int, ...]], torch.nn
     return partial(VelocityUNet, width=args.width)
 
 
-def fit_nsgf(args: argparse.Namespace, images: Images, max_iter: int, seed: int) -> Sample:
+def fit_nsgf(args: argparse.Namespace, images: Images, max_iter: int, seed: int) -> Model:
     """NSGFSampler, to t = 1."""
     flow = NSGFSampler(
         source="gaussian",
         network="mlp" if args.network == "mlp" else network_of(args),
         image_shape=images.shape,
         max_iter=max_iter,
+        learning_rate=args.rate or "auto",
         batch_size=args.batch,
         random_state=seed,
     ).fit(images.train)
-    return lambda n, nfe: flow.set_params(n_sampling_steps=nfe).sample(n)
+    return Model(lambda n, nfe: flow.set_params(n_sampling_steps=nfe).sample(n))
 
 
-def fit_plus_plus(
-    args: argparse.Namespace, images: Images, max_iter: int, seed: int, **parameters: Any
-) -> Sample:
+def fit_plus_plus(args: argparse.Namespace, images: Images, max_iter: int, seed: int) -> Model:
     """NSGFPlusPlus; a first phase of fewer training steps."""
     network = "mlp" if args.network == "mlp" else network_of(args)
     model = NSGFPlusPlus(
@@ -118,6 +124,7 @@ def fit_plus_plus(
             t_end=args.t_end,
             network=network,
             max_iter=max(1, int(args.share * max_iter)),
+            learning_rate=args.rate or "auto",
             batch_size=args.batch,
         ),
         straight_from=args.straight_from,
@@ -127,12 +134,27 @@ def fit_plus_plus(
         network=network,
         image_shape=images.shape,
         max_iter=max_iter,
+        learning_rate=args.rate or "auto",
         batch_size=args.batch,
         random_state=seed,
-        **parameters,
     ).fit(images.train)
     spent = FIRST_PHASE + (model.time_predictor_ is not None)
-    return lambda n, nfe: model.set_params(n_straight_steps=nfe - spent).sample(n)
+
+    def sample(n: int, nfe: int) -> NDArray:
+        return model.set_params(n_straight_steps=nfe - spent).sample(n)
+
+    phases = {"first phase alone": model.sinkhorn_flow_.sample}
+    if model.straight_from == "source":
+        phases["second phase alone"] = partial(straight_alone, model)
+    return Model(sample, phases)
+
+
+@torch.no_grad()
+def straight_alone(model: NSGFPlusPlus, n: int) -> NDArray:
+    """Points that the straight flow carries all the way from the source."""
+    x = model.source_.draw(n, torch.Generator().manual_seed(0))
+    end = integrate(model.straight_network_, x, torch.linspace(0, 1, 26)).x[-1]
+    return end.numpy() * model.scale_ + model.mean_
 
 
 def fit_matching(
@@ -142,7 +164,7 @@ def fit_matching(
     max_iter: int,
     seed: int,
     learning_rate: float | None = None,
-) -> Sample:
+) -> Model:
     """Flow matching by one of torchcfm's matchers."""
     mean, scale = images.train.mean(0), float((images.train - images.train.mean(0)).std())
     y = torch.from_numpy((images.train - mean) / scale).float()
@@ -168,10 +190,10 @@ def fit_matching(
         ends = [integrate(network, x, torch.linspace(0, 1, nfe + 1)).x[-1] for x in chunks]
         return torch.cat(ends).numpy() * scale + mean
 
-    return sample
+    return Model(sample)
 
 
-def methods(args: argparse.Namespace) -> dict[str, Callable[..., Sample]]:
+def methods(args: argparse.Namespace) -> dict[str, Callable[..., Model]]:
     """Fits, by name: called with images, iterations and a seed."""
     chosen: dict[str, Callable[..., Any]] = {
         "NSGFPlusPlus": fit_plus_plus,
@@ -192,7 +214,7 @@ def methods(args: argparse.Namespace) -> dict[str, Callable[..., Sample]]:
     return {name: partial(fit, args) for name, fit in chosen.items() if name in args.methods}
 
 
-def calibrate(fit: Callable[..., Sample], images: Images, args: argparse.Namespace) -> int:
+def calibrate(fit: Callable[..., Model], images: Images, args: argparse.Namespace) -> int:
     """Iterations that fill the budget, from the slope of two short runs."""
     n = args.calibration
     seconds = []
@@ -204,13 +226,13 @@ def calibrate(fit: Callable[..., Sample], images: Images, args: argparse.Namespa
     return max(1, int((args.budget - seconds[1]) / slope) + n)
 
 
-def tune(fit: Callable[..., Sample], max_iter: int, args: argparse.Namespace) -> float:
+def tune(fit: Callable[..., Model], max_iter: int, args: argparse.Namespace) -> float:
     """The learning rate that ends nearest to held-out images of a split of its own."""
     images = Images(args, TUNING_SPLIT)
 
     def distance(rate: float) -> float:
-        sample = fit(images, max_iter, TUNING_SPLIT, learning_rate=rate)
-        return energy_distance(sample(len(images.test), max(args.nfes)), images.test)
+        model = fit(images, max_iter, TUNING_SPLIT, learning_rate=rate)
+        return energy_distance(model.sample(len(images.test), max(args.nfes)), images.test)
 
     return min(args.rates, key=distance)
 
@@ -308,14 +330,17 @@ def run(args: argparse.Namespace) -> Record:
         for name, fit in everything.items():
             start = time.process_time()
             rate = {"learning_rate": rates[name]} if name in rates else {}
-            sample = fit(images, iterations[name], split, **rate)
+            model = fit(images, iterations[name], split, **rate)
             seconds = time.process_time() - start
             for nfe in args.nfes:
-                figures = judge(sample(n, nfe))
+                figures = judge(model.sample(n, nfe))
                 record = {"split": split, "method": name, "nfe": nfe, "seconds": seconds}
                 records.append(record | figures)
+            for phase, alone in model.phases.items():
+                record = {"split": split, "method": phase, "nfe": 0, "seconds": seconds}
+                records.append(record | judge(alone(n)))
             if args.figure and split == 0 and name == "NSGFPlusPlus":
-                draw(sample(100, args.nfes[0]), images, args.figure)
+                draw(model.sample(100, args.nfes[0]), images, args.figure)
         if args.json:
             args.json.write_text(json.dumps(result, indent=1))
     return result
@@ -372,7 +397,7 @@ def print_table(result: Record) -> None:
             values = factor * np.array([r[name] for r in chosen])
             cells.append(f"{values.mean():8.3f} ±{values.std():5.3f}")
         print(f"{method:19s}{nfe or '':>4}" + "".join(f"{cell:>15s}" for cell in cells))
-    real = np.mean([r["top_probability_test"] for r in records if r["nfe"] == 0])
+    real = np.mean([r["top_probability_test"] for r in records if r["method"] == "training set"])
     print(f"mean top probability of held-out images: {real:.3f}")
 
 
@@ -397,6 +422,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--straight-from", default="source", choices=["source", "flow"])
     parser.add_argument("--coupling", default="independent")
     parser.add_argument("--switch", default="predict", choices=["predict", "fixed"])
+    parser.add_argument("--rate", type=float, help="learning rate of ours, else their default")
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[2e-3], help="learning rates for the baselines"
     )
