@@ -64,7 +64,7 @@ class Model(NamedTuple):
     """A fitted method: samples in so many evaluations, and its phases one by one."""
 
     sample: Sample
-    phases: dict[str, Callable[[int], NDArray]] = {}
+    phases: dict[str, Callable[[int], NDArray]]
 
 
 class Images:
@@ -112,7 +112,7 @@ def fit_nsgf(args: argparse.Namespace, images: Images, max_iter: int, seed: int)
         batch_size=args.batch,
         random_state=seed,
     ).fit(images.train)
-    return Model(lambda n, nfe: flow.set_params(n_sampling_steps=nfe).sample(n))
+    return Model(lambda n, nfe: flow.set_params(n_sampling_steps=nfe).sample(n), {})
 
 
 def fit_plus_plus(args: argparse.Namespace, images: Images, max_iter: int, seed: int) -> Model:
@@ -190,7 +190,7 @@ def fit_matching(
         ends = [integrate(network, x, torch.linspace(0, 1, nfe + 1)).x[-1] for x in chunks]
         return torch.cat(ends).numpy() * scale + mean
 
-    return Model(sample)
+    return Model(sample, {})
 
 
 def methods(args: argparse.Namespace) -> dict[str, Callable[..., Model]]:
