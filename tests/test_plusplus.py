@@ -138,10 +138,11 @@ class TestPhases:
         assert model.sinkhorn_flow_.n_steps == 3 and model.sinkhorn_flow_.source == "gaussian"
 
     def test_many_steps_of_the_first_phase_are_warned_of(self):
-        with pytest.warns(UserWarning, match="n_steps=6"):
+        with pytest.warns(UserWarning, match="n_steps=6") as caught:
             quick(sinkhorn_flow=NSGFSampler(n_steps=6, t_end=0.5, max_iter=5), max_iter=5).fit(
                 X_SOURCE, X_TARGET
             )
+        assert caught[0].filename == __file__
 
     def test_switch_times_are_of_rows_that_nothing_was_fitted_to(self):
         model = quick(max_iter=2).fit(X_SOURCE, X_TARGET)

@@ -357,7 +357,7 @@ class NSGFPlusPlus(BaseFlowSampler):
                 f"{_MANY_STEPS} are simulated and sampled at a cost that the second phase was "
                 "to save. Use sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         names = ("source", "image_shape", "device", "n_jobs", "verbose")
         run = {name: getattr(self, name) for name in names}
@@ -465,7 +465,7 @@ class NSGFPlusPlus(BaseFlowSampler):
                 "where little is left for it to do. Stop the first phase earlier: "
                 "sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return times
 
