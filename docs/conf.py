@@ -67,13 +67,13 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "subsection_order": [
-        f"../examples/{section}" for section in ("synthetic", "images", "pipelines", "extending")
+        f"../examples/{section}" for section in ("synthetic", "pictures", "pipelines", "extending")
     ],
     "within_subsection_order": "gallery.ExampleOrder",
     "filename_pattern": r"plot_",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sknsgf",),
-    "reference_url": {"sknsgf": None},
+    "write_computation_times": False,  # each page has its own
     "matplotlib_animations": True,
     "reset_modules": ("matplotlib", "gallery.quiet_progress_bars"),
     "remove_config_comments": True,

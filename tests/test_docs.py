@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
+from dataclasses import is_dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -87,8 +88,10 @@ def _not_asked_of(name, doc):
         return {"PR01", "RT01", "EX01"}
     if name.split(".")[-2] == "TrajectoryPool":  # shown together, by the class
         return {"EX01"}
-    if inspect.isclass(doc.obj) and issubclass(doc.obj, tuple | Exception):
-        return {"PR01", "EX01"}  # tuples are returned, exceptions raised, never made by users
+    if inspect.isclass(doc.obj) and (is_dataclass(doc.obj) or issubclass(doc.obj, tuple)):
+        return {"PR01", "EX01"}  # what is returned is not made by users
+    if inspect.isclass(doc.obj) and issubclass(doc.obj, Exception):
+        return {"PR01"}
     return set()
 
 

@@ -1,8 +1,18 @@
 """Tables of the figures that the scripts in ``benchmarks/`` write as JSON.
 
-``{benchmark-table} name`` reads ``docs/benchmarks/name.json`` when the site is built: a list of
-``records`` with one figure a field, and the ``machine`` they were measured on. Records that
-agree in `rows` and `columns` are averaged over the rest, seeds above all.
+.. code-block:: markdown
+
+   ```{benchmark-table} two_dimensional
+   :rows: method nfe
+   :columns: task
+   :values: energy*1000
+   What to show as long as there is no such file.
+   ```
+
+reads ``docs/benchmarks/two_dimensional.json`` when the site is built: `records`, with one figure
+a field, and the `machine` or `settings` they were measured with. Records that agree in `rows` and
+`columns`, as those of several seeds do, become mean ± standard deviation. Without `columns`
+every one of the `values` is a column.
 """
 
 import json
@@ -14,64 +24,78 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-
-def words(argument):
-    return argument.split()
+_SETTINGS = ("date", "processor", "threads", "budget", "torch", "sknsgf")
+_DRAWS = ("seed", "split", "draw")
 
 
 class BenchmarkTable(SphinxDirective):
-    """A table of one figure: `rows` by `columns` of what a benchmark wrote."""
+    """A table of what a benchmark wrote."""
 
     required_arguments = 1
+    has_content = True
     option_spec: ClassVar = {
-        "rows": words,
+        "rows": str.split,
         "columns": directives.unchanged_required,
-        "value": directives.unchanged_required,
-        "scale": float,
+        "values": str.split,
+        "only": str.split,
         "digits": directives.nonnegative_int,
-        "only": words,
     }
 
     def run(self):
+        """Read the file, or show the content where there is none."""
         path = Path(self.env.srcdir, "benchmarks", f"{self.arguments[0]}.json")
         self.env.note_dependency(str(path))
         if not path.exists():
-            return [nodes.paragraph(text=f"Not measured yet: run benchmarks/{path.stem}.py.")]
-        result = json.loads(path.read_text())
-        return [self._table(self._select(result["records"])), _source(path, result)]
+            return self.parse_content_to_nodes()
+        result = json.loads(path.read_text(encoding="utf-8"))
+        records = [record for record in _records(result) if self._is_wanted(record)]
+        return [self._table(records), _source(path, result, records)]
 
-    def _select(self, records):
-        wanted = [field.partition("=")[::2] for field in self.options.get("only", ())]
-        return [
-            record
-            for record in records
-            if all(str(record.get(field)) in value.split(",") for field, value in wanted)
-            and record.get(self.options["value"]) is not None
-        ]
+    def _is_wanted(self, record):
+        wanted = (field.split("=") for field in self.options.get("only", ()))
+        return all(str(record.get(name)) in values.split(",") for name, values in wanted)
 
     def _table(self, records):
-        rows, column = self.options["rows"], self.options["columns"]
+        rows, column = self.options["rows"], self.options.get("columns")
         cells = {}
         for record in records:
-            row = tuple(record.get(field) for field in rows)
-            cells.setdefault(row, {}).setdefault(record.get(column), []).append(
-                record[self.options["value"]]
-            )
-        heads = list(dict.fromkeys(record.get(column) for record in records))
+            key = tuple(record.get(name) for name in rows)
+            for value in self.options["values"]:
+                name, _, scale = value.partition("*")
+                if record.get(name) is not None:
+                    head = str(record[column]) if column else value.replace("*", " × ")
+                    cell = cells.setdefault(key, {}).setdefault(head, [])
+                    cell.append(float(scale or 1) * record[name])
+        heads = list(dict.fromkeys(head for of in cells.values() for head in of))
         lines = [
-            [*map(str, row), *(self._mean(of.get(head, ())) for head in heads)]
-            for row, of in cells.items()
+            [*(_text(part) for part in key), *(self._mean(of.get(head)) for head in heads)]
+            for key, of in cells.items()
         ]
-        return table([*rows, *map(str, heads)], lines)
+        return table([*rows, *heads], lines)
 
     def _mean(self, values):
         if not values:
             return "–"
-        scale, digits = self.options.get("scale", 1.0), self.options.get("digits", 2)
-        mean = f"{scale * statistics.fmean(values):.{digits}f}"
-        if len(values) == 1:
-            return mean
-        return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
+        digits = self.options.get("digits", 2)
+        mean = f"{statistics.fmean(values):.{digits}f}"
+        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def _records(result):
+    """Return the records of a file; nested dictionaries are cases, methods and their figures."""
+    if "records" in result:
+        return result["records"]
+    return [
+        {"case": case, "method": method, **figures}
+        for case, methods in result.items()
+        if isinstance(methods, dict)
+        for method, figures in methods.items()
+        if isinstance(figures, dict)
+    ]
+
+
+def _text(value):
+    return "–" if value in (None, 0, "") else str(value)
 
 
 def table(heads, lines):
@@ -86,13 +110,16 @@ def _row(texts):
     return nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in texts))
 
 
-def _source(path, result):
-    machine = ", ".join(f"{key} {value}" for key, value in result.get("machine", {}).items())
-    seeds = {record.get("seed", record.get("split")) for record in result["records"]}
-    text = f"benchmarks/{path.stem}.py; {machine or 'machine not recorded'}; draws: {len(seeds)}."
-    return nodes.paragraph("", "", nodes.emphasis(text=text))
+def _source(path, result, records):
+    """Say where the figures come from."""
+    settings = result.get("machine") or result.get("settings") or {}
+    said = [f"{name} {settings[name]}" for name in _SETTINGS if settings.get(name) is not None]
+    draws = {tuple(record.get(name) for name in _DRAWS) for record in records}
+    parts = [f"benchmarks/{path.stem}.py", *said, f"draws: {len(draws)}"]
+    return nodes.paragraph("", "", nodes.emphasis(text="; ".join(parts) + "."))
 
 
 def setup(app):
+    """Register the directive."""
     app.add_directive("benchmark-table", BenchmarkTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -37,8 +37,8 @@ print("best:", search.best_params_)
 # %%
 # What the candidates do
 # ----------------------
-# A large blur sends every particle to a mean of many targets: the curve shrinks towards its
-# middle. Below a certain resolution nothing more is gained, only solver time is spent.
+# What is finer than the blur is not compared. With the largest the noise hardly changes its
+# shape; below a certain resolution nothing more is gained, only solver time is spent.
 
 results = search.cv_results_
 blurs = np.array([candidate["blur"] for candidate in results["params"]])

@@ -2,7 +2,7 @@
 Checkerboard: how many steps?
 =============================
 
-A checkerboard has sharp edges, sixteen squares and nothing in between: hard for a smooth map of
+A checkerboard has sharp edges, and nothing between its eight squares: hard for a smooth map of
 noise. How many evaluations of the network does a sample need? And how good can it be at all?
 """
 
