@@ -89,11 +89,17 @@ html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["sknsgf.css"]
 html_title = "sknsgf"
+html_favicon = "_static/logo.svg"
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
 html_sidebars = {"index": [], "install": [], "tutorial": [], "method": [], "benchmarks": []}
 html_theme_options = {
-    "logo": {"text": "sknsgf"},
+    "logo": {
+        "image_light": "_static/logo.svg",
+        "image_dark": "_static/logo.svg",
+        "text": "sknsgf",
+    },
     "show_prev_next": True,
     "header_links_before_dropdown": 7,
     "navbar_align": "left",
