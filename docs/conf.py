@@ -29,10 +29,12 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "benchmark_tables",
+    "literal_links",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 nitpicky = True
+default_role = "literal"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3

@@ -2,18 +2,19 @@
 MNIST, where the file is at hand
 ================================
 
-Images of 28 by 28 pixels want a convolutional network and more than a minute. This example shows the
-code and, unless told where the data is, a picture that it made before.
+Images of 28 by 28 pixels want a convolutional network and more than a minute. This example
+shows the code and, unless told where the data is, a picture that it made before.
 
-Set ``SKNSGF_DATA`` to the folder of an archive ``mnist.npz`` (arrays `x_train`, `y_train`, `x_test`,
-`y_test`) to run it, and ``SKNSGF_MAX_ITER`` for the effort. Nothing is downloaded.
+Set ``SKNSGF_DATA`` to the folder of an archive ``mnist.npz`` (arrays `x_train`, `y_train`,
+`x_test`, `y_test`) to run it, and ``SKNSGF_MAX_ITER`` for the effort. Nothing is downloaded.
 """
 
 # %%
 # The model
 # ---------
-# ``image_shape`` says that rows are images: the networks become a U-Net and, for the time predictor,
-# a convolutional network. Everything else is as for other rows: `fit`, `sample`, `transform`.
+# ``image_shape`` says that rows are images: the networks become a U-Net and, for the time
+# predictor, a convolutional network. Everything else is as for other rows: `fit`, `sample`,
+# `transform`.
 
 import os
 from pathlib import Path
@@ -36,14 +37,14 @@ def draw_samples(path, max_iter):
         random_state=0,
         verbose=1,
     ).fit(2 * images.data - 1)
-    figure, ax = plt.subplots(figsize=(6, 6), layout="constrained")
+    _, ax = plt.subplots(figsize=(6, 6), layout="constrained")
     plot_images(model.sample(100, random_state=0), images.image_shape, value_range=(-1, 1), ax=ax)
     ax.set_title(f"{max_iter} training steps a network")
 
 
 def show_picture(path):
     """Show what was made before, with the command it was made by."""
-    figure, ax = plt.subplots(figsize=(6, 6), layout="constrained")
+    _, ax = plt.subplots(figsize=(6, 6), layout="constrained")
     ax.imshow(plt.imread(path))
     ax.set_axis_off()
     ax.set_title("made before, by benchmarks/images.py")
