@@ -19,8 +19,8 @@ from sklearn.datasets import load_sample_image
 
 from sknsgf import NSGFSampler
 
-temple = load_sample_image("china.jpg")[::2, ::2] / 255
-flower = load_sample_image("flower.jpg")[::2, ::2] / 255
+temple = np.float32(load_sample_image("china.jpg")[::2, ::2] / 255)
+flower = np.float32(load_sample_image("flower.jpg")[::2, ::2] / 255)
 pixels = {"temple": temple.reshape(-1, 3), "flower": flower.reshape(-1, 3)}
 rng = np.random.default_rng(0)
 some = {name: rng.choice(rows, 5000, replace=False) for name, rows in pixels.items()}
@@ -31,9 +31,14 @@ some = {name: rng.choice(rows, 5000, replace=False) for name, rows in pixels.ite
 # One fit serves both ways: `transform` gives the temple the flower's colours,
 # `inverse_transform` gives the flower the temple's.
 #
+# There are many pixels and few dimensions, so a network smaller than the default is quicker and
+# good enough, and so is single precision, which the arrays decide.
+#
 # A colour can come out slightly darker than black or brighter than white, hence the `clip`.
 
-flow = NSGFSampler(max_iter=1500, random_state=0).fit(some["temple"], some["flower"])
+flow = NSGFSampler(hidden_layer_sizes=(96, 96, 96), max_iter=1500, random_state=0).fit(
+    some["temple"], some["flower"]
+)
 temple_moved = flow.transform(pixels["temple"]).clip(0, 1)
 flower_moved = flow.inverse_transform(pixels["flower"]).clip(0, 1)
 
