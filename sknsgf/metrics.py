@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,21 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances, pairwise_distances_chunked, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import check_array
+from sklearn.utils.metadata_routing import MetadataRequest
 
 from sknsgf import sinkhorn
 
-__all__ = ["energy_distance", "sinkhorn_divergence", "two_sample_auc", "w2_distance"]
+__all__ = [
+    "energy_distance",
+    "make_transport_scorer",
+    "sinkhorn_divergence",
+    "two_sample_auc",
+    "w2_distance",
+]
 
 
 def w2_distance(X: ArrayLike, Y: ArrayLike) -> float:
@@ -234,6 +243,137 @@ def two_sample_auc(
     folds = StratifiedKFold(n_splits, shuffle=True, random_state=random_state)
     held_out = cross_val_predict(classifier, rows, labels, cv=folds, method="decision_function")
     return float(roc_auc_score(labels, held_out))
+
+
+def make_transport_scorer(
+    metric: Callable[..., float],
+    *,
+    greater_is_better: bool = False,
+    optimum: float | None = None,
+    **parameters: Any,
+) -> TransportScorer:
+    """Make a scorer, for `scoring` of searches and cross-validation, from a two-sample metric.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(moved, target, **parameters)`` of two clouds, such as the functions of this
+        module.
+    greater_is_better : bool, default=False
+        Whether the clouds are closer the larger the metric is. If not, as for distances, the
+        score is minus the metric.
+    optimum : float, default=None
+        Value of the metric for equal distributions, if values on either side of it are worse.
+        The score is then minus the distance to it. The AUC of a classifier has the optimum 0.5:
+        copies of the training rows push it below.
+    **parameters
+        Further arguments of `metric`, such as `blur` or `random_state`.
+
+    Returns
+    -------
+    TransportScorer
+        Called as ``scorer(sampler, X_source, X_target)`` or, with the target by name,
+        ``scorer(sampler, X_source, X_target=X_target)``; for a sampler with a given `source`,
+        ``scorer(sampler, X)``. Higher is better.
+
+    Raises
+    ------
+    ValueError
+        If both `greater_is_better` and `optimum` are given.
+
+    Warns
+    -----
+    UserWarning
+        When called with the target rows that were fitted and other source rows: see the notes
+        on searches in :meth:`NSGFSampler.score <sknsgf.NSGFSampler.score>`.
+
+    Notes
+    -----
+    A pipeline is judged in the units of its last step, the sampler: `X_target` goes through the
+    earlier steps if `transform_input` names it, as in ``Pipeline.fit``, and ``y`` does not.
+    The scorer asks for a routed `X_target` by itself; no request needs to be set.
+
+    The metric sees data units (those of the sampler's step). Do not choose `blur` by a Sinkhorn
+    divergence whose own `blur` changes with it, and mind the floors: see the metrics.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sknsgf import NSGFSampler
+    >>> from sknsgf.metrics import energy_distance, make_transport_scorer
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> search = GridSearchCV(
+    ...     NSGFSampler(random_state=0),
+    ...     {"max_iter": [1, 200]},
+    ...     scoring=make_transport_scorer(energy_distance),
+    ...     cv=2,
+    ... )
+    >>> search.fit(X, X + 10).best_params_
+    {'max_iter': 200}
+    """
+    if greater_is_better and optimum is not None:
+        raise ValueError("greater_is_better and optimum exclude each other: pass one of them.")
+    return TransportScorer(metric, greater_is_better, optimum, parameters)
+
+
+class TransportScorer:
+    """A two-sample metric as a scorer; made by `make_transport_scorer`."""
+
+    def __init__(
+        self,
+        metric: Callable[..., float],
+        greater_is_better: bool,
+        optimum: float | None,
+        parameters: dict[str, Any],
+    ):
+        self.metric = metric
+        self.greater_is_better = greater_is_better
+        self.optimum = optimum
+        self.parameters = parameters
+
+    def __call__(
+        self,
+        estimator: Any,
+        X_source: ArrayLike,
+        y: Any = None,
+        *,
+        X_target: ArrayLike | None = None,
+    ) -> float:
+        """Judge a fitted sampler, or a pipeline or search that ends in one, on held-out rows."""
+        estimator = getattr(estimator, "best_estimator_", estimator)
+        if isinstance(estimator, Pipeline):
+            estimator, X_source, X_target = _enter_last_step(estimator, X_source, X_target)
+        metric = partial(self.metric, **self.parameters)
+        value = estimator.evaluate(metric, X_source, y, X_target=X_target)
+        if self.optimum is not None:
+            return -abs(value - self.optimum)
+        return value if self.greater_is_better else -value
+
+    def __repr__(self) -> str:
+        options: dict[str, Any] = {"greater_is_better": True} if self.greater_is_better else {}
+        if self.optimum is not None:
+            options["optimum"] = self.optimum
+        words = [f"{name}={value!r}" for name, value in {**options, **self.parameters}.items()]
+        name = getattr(self.metric, "__name__", repr(self.metric))
+        return f"make_transport_scorer({', '.join([name, *words])})"
+
+    def get_metadata_routing(self) -> MetadataRequest:
+        """Ask for `X_target` where metadata is routed."""
+        request = MetadataRequest(owner=type(self).__name__)
+        request.score.add_request(param="X_target", alias=True)
+        return request
+
+
+def _enter_last_step(
+    pipeline: Pipeline, X_source: Any, X_target: Any
+) -> tuple[Any, ArrayLike, ArrayLike | None]:
+    """Bring both arrays to the last step, on the ways that they take there in `fit`."""
+    if len(pipeline) > 1:
+        X_source = pipeline[:-1].transform(X_source)
+        if X_target is not None and "X_target" in (pipeline.transform_input or ()):
+            X_target = pipeline[:-1].transform(X_target)
+    return pipeline[-1], X_source, X_target
 
 
 def _check_clouds(

@@ -1,4 +1,4 @@
-"""NSGF++: its contract, its phases and what it says to bad input."""
+"""NSGF++: its phases and what it says to bad input."""
 
 import pickle
 import warnings
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.model_selection import GridSearchCV
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
 from sknsgf.flow import coupled_pairs, large_pairs, straight_records
@@ -35,21 +34,6 @@ def trained():
     """A well-trained model from a cloud to the same cloud shifted by 10."""
     source = np.random.default_rng(1).normal(size=(1000, 3))
     return NSGFPlusPlus(max_iter=500, random_state=0).fit(source, source + 10)
-
-
-class OwnTarget(NSGFPlusPlus):
-    """The two-array form as a one-array estimator: the source is its own target."""
-
-    def fit(self, X, y=None):
-        return super().fit(X, X_target=X)
-
-    def score(self, X, y=None):
-        return super().score(X, X_target=X)
-
-
-@parametrize_with_checks([quick(max_iter=5, source="gaussian"), OwnTarget(max_iter=5)])
-def test_scikit_learn_contract(estimator, check):
-    check(estimator)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)

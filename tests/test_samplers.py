@@ -1,4 +1,4 @@
-"""The estimator: its contract, its laws, and what it says to bad input."""
+"""The estimator: its laws, and what it says to bad input."""
 
 import copy
 import pickle
@@ -21,7 +21,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sknsgf import NSGFSampler
 from sknsgf.datasets import make_moons, make_task
@@ -44,21 +43,6 @@ def shifted():
     """A well-trained flow from a cloud to the same cloud shifted by (10, -5)."""
     source = np.random.default_rng(1).normal(size=(1000, 2))
     return NSGFSampler(max_iter=600, random_state=0).fit(source, source + SHIFT)
-
-
-class OwnTarget(NSGFSampler):
-    """The two-array form as a one-array estimator: the source is its own target."""
-
-    def fit(self, X, y=None):
-        return super().fit(X, X_target=X)
-
-    def score(self, X, y=None):
-        return super().score(X, X_target=X)
-
-
-@parametrize_with_checks([quick(max_iter=5, source="gaussian"), OwnTarget(max_iter=5)])
-def test_scikit_learn_contract(estimator, check):
-    check(estimator)
 
 
 class TestFit:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -14,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import Interval, Options
+from sklearn.utils._param_validation import Interval, InvalidParameterError, Options
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -52,12 +54,62 @@ class Trajectory(NamedTuple):
     nfe: int
 
 
-class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class _FitTransformMixin:
+    # Outside of BaseFlowSampler: scikit-learn wraps the methods of a transformer's own class for
+    # set_output and calls them with the first argument by position. `transform` is wrapped.
+    def fit_transform(
+        self: Any,
+        X_source: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        X_target: ArrayLike | None = None,
+        domain: str = "source",
+    ) -> Any:
+        """Fit the flow, then move the source rows it was fitted to.
+
+        Parameters
+        ----------
+        X_source : array-like of shape (n_source, n_features)
+            Samples of the source, as in `fit`.
+        y : array-like of shape (n_target, n_features), default=None
+            Samples of the target, as in `fit`.
+        X_target : array-like of shape (n_target, n_features), default=None
+            Samples of the target, as in `fit`.
+        domain : {"source", "target"}, default="source"
+            Where the rows to move come from, as in `transform`.
+
+        Returns
+        -------
+        ndarray, dataframe or Tensor of shape (n_source, n_features)
+            ``fit(X_source, y, X_target=X_target).transform(X_source, domain=domain)``.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or an array cannot be used.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> NSGFSampler(max_iter=50).fit_transform(X, X_target=X + 10).shape
+        (200, 2)
+        """
+        _check_domain(domain)
+        given = {} if X_target is None else {"X_target": X_target}
+        return self.fit(X_source, y, **given).transform(X_source, domain=domain)
+
+
+class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Arrays, units and the source; subclasses fit a flow and integrate it."""
 
-    # The first argument of fit and score is data, never routed metadata.
-    __metadata_request__fit: ClassVar = {"X_source": UNUSED}
-    __metadata_request__partial_fit: ClassVar = {"X_source": UNUSED}
+    # X_source is data, never routed. X_target and domain mean nothing to any other estimator,
+    # so that a pipeline may hand them over unasked; but a pipeline transforms X_target for fit
+    # alone, hence score has to be asked for by set_score_request.
+    __metadata_request__fit: ClassVar = {"X_source": UNUSED, "X_target": True}
+    __metadata_request__partial_fit: ClassVar = {"X_source": UNUSED, "X_target": True}
+    __metadata_request__transform: ClassVar = {"domain": True}
     __metadata_request__score: ClassVar = {"X_source": UNUSED}
 
     # Attributes that make a fitted sampler, and what they may be.
@@ -153,26 +205,37 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         sequence = np.random.SeedSequence(_draw_seed(self.random_state), spawn_key=key)
         return sequence.generate_state(n).tolist()
 
-    def transform(self, X: ArrayLike) -> Any:
+    def transform(self, X: ArrayLike, *, domain: str = "source") -> Any:
         """Move source points to the target.
 
         Parameters
         ----------
         X : array-like or Tensor of shape (n_samples, n_features)
             Points of the source distribution; they need not have been seen by `fit`.
+        domain : {"source", "target"}, default="source"
+            Where the points come from. Points of the target are there already and returned
+            as they are.
 
         Returns
         -------
         ndarray, dataframe or Tensor of shape (n_samples, n_features)
-            The points at the end of the flow, in the dtype of `X` (a tensor in, a tensor on
-            the same device out).
+            The points at the end of the flow. Floats keep their dtype, anything else becomes
+            float64; a tensor in, a tensor on the same device out.
 
         Raises
         ------
         NotFittedError
             If the sampler has not been fitted.
         ValueError
-            If `X` is not a finite two-dimensional array of the fitted width.
+            If `X` is not a finite two-dimensional array of the fitted width, or `domain` is
+            neither of the two.
+
+        Notes
+        -----
+        In a pipeline that ends in a predictor, ``pipe.predict(X_target)`` would carry the target
+        rows a second time, past the target. With metadata routing enabled say where they come
+        from: ``pipe.predict(X_target, domain="target")``, and likewise for ``score``. Without
+        routing leave the sampler out: ``make_pipeline(pipe[0], pipe[-1]).predict(X_target)``.
 
         Examples
         --------
@@ -182,7 +245,12 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
         >>> flow.transform([[0.0, 0.0]]).round()
         array([[10., 10.]])
+        >>> flow.transform([[10.0, 10.0]], domain="target")
+        array([[10., 10.]])
         """
+        _check_domain(domain)
+        if domain == "target":
+            return _as_given(self._check_rows(X).copy(), X)
         return self._carry(X, backward=False)
 
     def inverse_transform(self, X: ArrayLike) -> Any:
@@ -302,6 +370,32 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ValueError
             If the arrays are unusable, as in `fit`.
 
+        Warns
+        -----
+        UserWarning
+            If the target rows are those of `fit` while the source rows are not: the flow is
+            then judged on targets it has seen.
+        ConvergenceWarning
+            If the divergence is approximate.
+
+        See Also
+        --------
+        evaluate : Any other metric, in data units.
+        sknsgf.metrics.make_transport_scorer : The same as `scoring` of a search.
+
+        Notes
+        -----
+        In searches and cross-validation, scikit-learn splits the target along with the source
+        only if both have the same number of rows: as `y` other lengths are refused, as a routed
+        `X_target` they are passed **whole** to `fit` and `score`, and every fold is judged on
+        target rows that were fitted (there is a warning). Draw rows from the longer array
+        first, ``sklearn.utils.resample(X_target, n_samples=len(X_source), replace=False)``, and
+        refit the best parameters on everything.
+
+        A pipeline hands ``X_target`` to `score` as it came, not through its earlier steps, even
+        where `transform_input` lists it. Search over a pipeline with
+        :func:`~sknsgf.metrics.make_transport_scorer`, which takes both the same way.
+
         Examples
         --------
         >>> import numpy as np
@@ -311,17 +405,11 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         >>> bool(flow.score(X, X + 10) > flow.score(X, X + 20))
         True
         """
-        check_is_fitted(self)
-        self._validate_params()
-        validate_data(self, X_source, reset=False, skip_check_array=True)
-        rows, target = self._check_rows_and_target(X_source, y, X_target)
-        if rows is None:
-            x = self.source_.draw(len(target), seeded_generator(self._score_seed, 0))
-        else:
-            x = self._units.inward(rows)
-        moved = self._integrate_chunks(x).cpu().double()
+        moved, target = self._moved_and_target(X_source, y, X_target)
         blur = _resolve_blur(self.score_blur, moved.shape[1])
-        result = sinkhorn_divergence(moved, self._units.inward(target, torch.float64), blur=blur)
+        result = sinkhorn_divergence(
+            moved.double(), self._units.inward(target, torch.float64), blur=blur
+        )
         if not result.converged:
             warnings.warn(
                 f"The Sinkhorn divergence stopped at a marginal error of "
@@ -330,6 +418,59 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 stacklevel=2,
             )
         return -float(result.value)
+
+    def evaluate(
+        self,
+        metric: Callable[[NDArray, NDArray], float],
+        X_source: ArrayLike,
+        y: Any = None,
+        *,
+        X_target: Any = None,
+    ) -> float:
+        """Judge the flow by a distance between moved source rows and target rows.
+
+        Parameters
+        ----------
+        metric : callable
+            Takes two arrays, of shapes (n_samples, n_features) and (n_target, n_features) in
+            data units, such as the functions of :mod:`sknsgf.metrics`.
+        X_source : array-like of shape (n_samples, n_features)
+            Held-out source rows; held-out target rows where `source` is given, which are then
+            compared with as many samples.
+        y : array-like, default=None
+            Held-out target rows, as in `fit`.
+        X_target : array-like of shape (n_target, n_features), default=None
+            Held-out target rows, as in `fit`.
+
+        Returns
+        -------
+        float
+            What `metric` returns.
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
+        ValueError
+            If the arrays are unusable, as in `fit`.
+
+        Warns
+        -----
+        UserWarning
+            If the target rows are those of `fit` while the source rows are not.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> from sknsgf.metrics import w2_distance
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
+        >>> flow.evaluate(w2_distance, X, X + 10) < 0.5
+        True
+        """
+        moved, target = self._moved_and_target(X_source, y, X_target)
+        return metric(self._units.outward(moved, target.dtype), target)
 
     def trajectory(self, X: ArrayLike) -> Trajectory:
         """Follow source points along the flow.
@@ -480,14 +621,60 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             "feature_names_in_": len(getattr(self, "feature_names_in_", range(d))) == d,
         }
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "source_")
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    def _validate_params(self) -> None:
+        """Refuse what scikit-learn's own check lets pass: classes, and booleans for numbers."""
+        super()._validate_params()
+        for name, value in self.get_params(deep=False).items():
+            if isinstance(value, type) and name != "network":
+                raise InvalidParameterError(
+                    f"{name} is the class {value.__name__}; pass an instance: "
+                    f"{name}={value.__name__}(...)."
+                )
+            switch = {"boolean", "verbose"} & {*map(str, self._parameter_constraints[name])}
+            if isinstance(value, bool | np.bool_) and not switch:
+                raise InvalidParameterError(f"{name} must not be a boolean, got {value}.")
+
     @property
     def _units(self) -> Units:
         return Units(self.mean_, self.scale_)
+
+    def _moved_and_target(self, X_source: Any, y: Any, X_target: Any) -> tuple[Tensor, NDArray]:
+        """Return the clouds to compare: moved rows in standardised units, and target rows."""
+        check_is_fitted(self)
+        self._validate_params()
+        validate_data(self, X_source, reset=False, skip_check_array=True)
+        names = getattr(self, "feature_names_in_", ())
+        rows, target = self._check_rows_and_target(X_source, y, X_target, names=names)
+        if rows is None:
+            x = self.source_.draw(len(target), seeded_generator(self._score_seed, 0))
+        else:
+            x = self._inward(rows)
+            if isinstance(self.source_, Rows):
+                self._warn_of_seen_target(x, self.source_.x, target)
+        return self._integrate_chunks(x), target
+
+    def _warn_of_seen_target(self, x: Tensor, seen: Tensor, target: NDArray) -> None:
+        """Tell the user if only the source was held out, as when a search cannot split both."""
+        same_source = len(seen) == len(x) and torch.allclose(seen, x.float(), atol=1e-5)
+        mean, scale = Units.of(target)
+        offset = np.abs(mean - self.mean_).max() + abs(scale - self.scale_)
+        if offset < 1e-9 * self.scale_ and not same_source:
+            warnings.warn(
+                "X_target holds the very rows that fit has seen, X_source does not: the flow is "
+                "judged on targets it was fitted to. scikit-learn splits X_target only if it is "
+                "as long as X_source: shorten the longer of the two before the search, "
+                "sklearn.utils.resample(X_target, n_samples=len(X_source), replace=False).",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _carry(self, X: Any, *, backward: bool) -> Any:
         rows = self._check_rows(X)
@@ -523,9 +710,18 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return rows
 
     def _check_rows_and_target(
-        self, X_source: Any, y: Any, X_target: Any, *, min_samples: int = 1
+        self,
+        X_source: Any,
+        y: Any,
+        X_target: Any,
+        *,
+        min_samples: int = 1,
+        names: Sequence[str] = (),
     ) -> tuple[NDArray | None, NDArray]:
-        """Tell which argument is the source and which the target; None for a drawn source."""
+        """Tell which argument is the source and which the target; None for a drawn source.
+
+        `names` are the columns fitted, if any.
+        """
         if self.source is not None:
             if X_target is not None:
                 raise ValueError(
@@ -550,11 +746,12 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 f"X_source has {rows.shape[1]} features but X_target has {target.shape[1]}; "
                 "both must live in the same space."
             )
-        names, target_names = _column_names(self, X_source), _column_names(self, given)
+        names = list(names) or _column_names(self, X_source)
+        target_names = _column_names(self, given)
         if names and target_names and names != target_names:
             raise ValueError(
                 f"X_source has the columns {names} but X_target has {target_names}; both must "
-                "have the same columns in the same order: X_target[X_source.columns]."
+                f"have the same columns in the same order: X_target[{names}]."
             )
         return rows, target
 
@@ -568,25 +765,45 @@ class BaseFlowSampler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 def check_rows(X: Any, name: str, estimator: Any, min_samples: int) -> NDArray:
     """Return X as a finite two-dimensional float array, or say what is wrong with it."""
-    if isinstance(X, Tensor):
-        X = X.detach().cpu()
-        X = (X.float() if X.dtype == torch.bfloat16 else X).resolve_neg().numpy()
     shape = _shape(X)
     if len(shape) > 2:
         raise ValueError(
             f"{name} has shape {tuple(shape)}; expected two dimensions, (n_samples, n_features). "
             f"Flatten every sample to a row: {name}.reshape(len({name}), -1)."
         )
+    if np.ma.is_masked(X):
+        raise ValueError(f"{name} has masked entries, which cannot be moved; fill or drop them.")
+    check = partial(check_array, estimator=estimator, input_name=f"array {name}")
     try:
-        return check_array(
-            X,
-            dtype=_FLOATS,
-            ensure_min_samples=min_samples,
-            estimator=estimator,
-            input_name=f"array {name}",
-        )
+        rows = check(_to_numpy(X), dtype=None, ensure_all_finite=False, ensure_min_features=0)
+        _check_numeric(rows)
+        # Sums over columns round differently in Fortran order: one order, one result.
+        return check(rows, dtype=_FLOATS, order="C", ensure_min_samples=min_samples)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name} cannot be used. {error}") from error
+
+
+def _to_numpy(X: Any) -> Any:
+    """Bring a tensor of any device and dtype to numpy; leave anything else."""
+    if not isinstance(X, Tensor):
+        return X
+    if X.layout != torch.strided:
+        raise TypeError("Sparse tensors are not supported: pass X.to_dense().")
+    X = X.detach().cpu().resolve_conj().resolve_neg()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+
+
+def _check_numeric(rows: NDArray) -> None:
+    """Raise for text and dates, which numpy would turn into numbers where it can."""
+    texts = rows.dtype == object and any(isinstance(entry, str | bytes) for entry in rows.flat)
+    if rows.dtype.kind not in "biufO" or texts:
+        kind = "text" if texts else f"dtype {rows.dtype}"
+        raise ValueError(f"Expected numeric values, got {kind}; convert it with astype(float).")
+
+
+def _check_domain(domain: Any) -> None:
+    if not isinstance(domain, str) or domain not in ("source", "target"):
+        raise ValueError(f'domain must be "source" or "target", got {domain!r}.')
 
 
 def _find_target(y: Any, X_target: Any) -> Any:
@@ -624,8 +841,10 @@ def _column_names(estimator: Any, X: Any) -> list[str]:
 
 
 def _as_given(rows: NDArray, X: Any) -> Any:
-    """Return rows as a tensor on the device of X if X is one."""
-    return torch.from_numpy(rows).to(X.device) if isinstance(X, Tensor) else rows
+    """Return rows as a tensor on the device of X, in its precision, if X is one."""
+    if not isinstance(X, Tensor):
+        return rows
+    return torch.from_numpy(rows).to(X.device, X.dtype if X.is_floating_point() else None)
 
 
 def warn_outliers(target: NDArray, units: Units) -> None:

@@ -1,0 +1,206 @@
+"""What may be passed as rows, what comes back, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from scipy import sparse
+
+from sknsgf import NSGFPlusPlus, NSGFSampler
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(60, 2))
+Y = rng.uniform(size=(50, 2)) + 5
+
+
+def quick(sampler=NSGFSampler):
+    return sampler(max_iter=5, hidden_layer_sizes=(16,), random_state=0)
+
+
+@pytest.fixture(scope="module", params=[NSGFSampler, NSGFPlusPlus])
+def fitted(request):
+    return quick(request.param).fit(X, Y)
+
+
+def read_only_memmap(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    return np.load(tmp_path / "X.npy", mmap_mode="r")
+
+
+class TestSameValuesSameResult:
+    @pytest.mark.parametrize(
+        "give",
+        [
+            np.asfortranarray,
+            lambda X: np.repeat(X, 2, axis=0)[::2],
+            lambda X: X.tolist(),
+            lambda X: X.astype(object),
+            pd.DataFrame,
+            pl.DataFrame,
+            np.ma.array,
+            torch.from_numpy,
+        ],
+        ids="fortran strided list object pandas polars masked torch".split(),
+    )
+    def test_in_another_container(self, fitted, give):
+        expected = fitted.transform(X)
+        np.testing.assert_array_equal(fitted.transform(give(X)), expected)
+        again = quick(type(fitted)).fit(give(X), X_target=give(Y))
+        np.testing.assert_array_equal(again.transform(X), expected)
+
+    def test_from_a_read_only_memory_map(self, fitted, tmp_path):
+        mapped = read_only_memmap(tmp_path)
+        np.testing.assert_array_equal(fitted.transform(mapped), fitted.transform(X))
+        again = quick(type(fitted)).fit(mapped, Y)
+        np.testing.assert_array_equal(again.transform(mapped), fitted.transform(X))
+        assert fitted.transform(mapped, domain="target").flags.writeable
+
+    @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint8, bool])
+    def test_as_integers(self, fitted, dtype):
+        whole = (X > 0).astype(dtype)
+        moved = fitted.transform(whole)
+        assert moved.dtype == np.float64
+        np.testing.assert_array_equal(moved, fitted.transform(whole.astype(float)))
+
+    def test_in_half_precision(self, fitted):
+        half = X.astype(np.float16)
+        assert fitted.transform(half).dtype == np.float64
+        np.testing.assert_array_equal(fitted.transform(half), fitted.transform(half.astype(float)))
+
+
+class TestTensors:
+    @pytest.mark.parametrize("method", ["transform", "inverse_transform"])
+    @pytest.mark.parametrize(
+        "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+    )
+    def test_device_and_precision_are_kept(self, fitted, method, dtype, device):
+        x = torch.from_numpy(X).to(device, dtype)
+        moved = getattr(fitted, method)(x)
+        assert (moved.device, moved.dtype, moved.shape) == (x.device, dtype, x.shape)
+        expected = getattr(fitted, method)(x.cpu().double().numpy())
+        tolerance = 4 * torch.finfo(dtype).eps * np.abs(expected).max() + 1e-5
+        np.testing.assert_allclose(moved.cpu().double().numpy(), expected, atol=tolerance, rtol=0)
+
+    def test_integers_become_floats(self, fitted):
+        assert fitted.transform(torch.ones(3, 2, dtype=torch.int64)).dtype == torch.float64
+
+    def test_views_and_gradients(self, fitted):
+        x = torch.from_numpy(X)
+        for view in (x.T.contiguous().T, x.clone().requires_grad_()):
+            moved = fitted.transform(view)
+            assert not moved.requires_grad
+            np.testing.assert_array_equal(moved, fitted.transform(X))
+
+    def test_rows_of_the_target_stay_what_they_are(self, fitted):
+        x = torch.from_numpy(Y).bfloat16()
+        same = fitted.transform(x, domain="target")
+        assert same.dtype == x.dtype and (same == x).all() and same is not x
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("rows", "error", "message"),
+        [
+            (np.where(X > 1, np.nan, X), ValueError, "NaN"),
+            (np.where(X > 1, -np.inf, X), ValueError, "infinity"),
+            (X * 1j, ValueError, "Complex"),
+            (torch.from_numpy(X * 1j), ValueError, "Complex"),
+            (X.astype(str), ValueError, "numeric values, got dtype <U"),
+            (np.where(X > 0, "1", X.astype(object)), ValueError, "got text"),
+            (pd.DataFrame(X.astype(str)), ValueError, "numeric values"),
+            (pl.DataFrame(X.astype(str)), ValueError, "numeric values"),
+            (np.array(X * 1e9, "datetime64[s]"), ValueError, "datetime64"),
+            (np.array([[{}, 1.0]] * 3), TypeError, "argument must be"),
+            (np.ma.masked_greater(X, 1), ValueError, "masked entries.*fill or drop"),
+            (sparse.csr_matrix(X), TypeError, "[Ss]parse"),
+            (sparse.coo_array(X), TypeError, "[Ss]parse"),
+            (torch.from_numpy(X).to_sparse(), TypeError, "to_dense"),
+            (X[:0], ValueError, "0 sample"),
+            (X[:, :0], ValueError, "0 feature"),
+            (X[:, 0], ValueError, "reshape"),
+            (X.reshape(30, 2, 2), ValueError, "reshape"),
+            (7.0, ValueError, "2D array"),
+            ([[1.0, 2.0], [3.0]], ValueError, "inhomogeneous"),
+        ],
+        ids=range(20),
+    )
+    def test_unusable_rows_by_the_name_of_the_array(self, fitted, rows, error, message):
+        with pytest.raises(error, match=f"(?s)X_source.*{message}"):
+            quick().fit(rows, Y)
+        if getattr(rows, "ndim", 2) != 1:  # a single dimension is taken for labels, and said so
+            with pytest.raises(error, match=f"(?s)X_target.*{message}"):
+                quick().fit(X, X_target=rows)
+        for method in (fitted.transform, fitted.inverse_transform):
+            with pytest.raises(error, match=f"(?s)X .*{message}"):
+                method(rows)
+
+    def test_a_single_row_is_too_few_to_fit_and_enough_to_move(self, fitted):
+        with pytest.raises(ValueError, match=r"X_source.*1 sample"):
+            quick().fit(X[:1], Y)
+        with pytest.raises(ValueError, match=r"X_target.*1 sample"):
+            quick().fit(X, Y[:1])
+        assert fitted.transform(X[:1]).shape == (1, 2)
+
+    def test_a_single_column_is_enough(self):
+        assert quick().fit(X[:, :1], Y[:, :1]).sample(3).shape == (3, 1)
+
+
+class TestColumnNames:
+    frame = pd.DataFrame(X, columns=["a", "b"])
+
+    @pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+    def test_both_arrays_must_agree(self, library):
+        frame = library.DataFrame({"a": X[:, 0], "b": X[:, 1]})
+        flow = quick().fit(frame, X_target=frame)
+        swapped = frame[["b", "a"]]
+        with pytest.raises(
+            ValueError, match=r"X_target has \['b', 'a'\].*X_target\[\['a', 'b'\]\]"
+        ):
+            quick().fit(frame, X_target=swapped)
+        for method in (flow.transform, flow.inverse_transform, flow.trajectory):
+            with pytest.raises(ValueError, match="feature names"):
+                method(swapped)
+        with pytest.raises(ValueError, match="feature names"):
+            flow.score(swapped, X_target=frame)
+        with pytest.raises(ValueError, match=r"X_target has \['b', 'a'\]"):
+            flow.score(frame, X_target=swapped)
+
+    def test_a_target_is_held_to_the_names_fitted(self):
+        flow = quick().fit(self.frame, Y)
+        with (
+            pytest.raises(ValueError, match=r"X_target has \['b', 'a'\]"),
+            pytest.warns(UserWarning, match="valid feature names"),
+        ):
+            flow.score(X, X_target=self.frame[["b", "a"]])
+
+
+class TestParameters:
+    @pytest.mark.parametrize(
+        ("parameters", "message"),
+        [
+            ({"n_steps": True}, "n_steps must not be a boolean"),
+            ({"blur": np.True_}, "blur"),
+            ({"max_iter": "100"}, "max_iter"),
+            ({"learning_rate": "0.1"}, "learning_rate"),
+            ({"random_state": False}, "random_state must not be a boolean"),
+            ({"source": NSGFSampler}, r"source is the class NSGFSampler.*NSGFSampler\(\.\.\.\)"),
+        ],
+        ids=str,
+    )
+    def test_of_a_misleading_kind(self, parameters, message):
+        with pytest.raises(ValueError, match=message):
+            quick().set_params(**parameters).fit(X, Y)
+
+    def test_a_flow_class_in_place_of_a_flow(self):
+        with pytest.raises(ValueError, match="sinkhorn_flow is the class"):
+            NSGFPlusPlus(sinkhorn_flow=NSGFSampler).fit(X, Y)
+
+    def test_switches_may_be_booleans(self):
+        quick().set_params(early_stopping=np.True_, verbose=False, max_iter=50).fit(X, Y)
+
+    def test_domain(self, fitted):
+        with pytest.raises(ValueError, match='"source" or "target", got \'X\''):
+            fitted.transform(X, domain="X")
+        with pytest.raises(ValueError, match="domain"):
+            quick().fit_transform(X, Y, domain=["source"])
