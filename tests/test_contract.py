@@ -26,6 +26,9 @@ class OwnTarget:
     def fit(self, X, y=None):
         return super().fit(X, X_target=X)
 
+    def partial_fit(self, X, y=None):
+        return super().partial_fit(X, X_target=X)
+
     def score(self, X, y=None):
         return super().score(X, X_target=X)
 

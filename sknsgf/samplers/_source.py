@@ -21,9 +21,6 @@ class Source(Protocol):
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw points of shape (n, d), float32, in standardised units."""
 
-    def is_sound(self, d: int) -> bool:
-        """Tell whether a source that was loaded can be drawn from, with d columns."""
-
 
 class Rows:
     """Rows drawn without replacement while they last, then with replacement.
