@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
 
@@ -166,3 +168,119 @@ def test_a_predictor_no_longer_wanted_goes_and_comes():
     sampler.set_params(switch="predict").partial_fit(X, Y)
     assert len(sampler.history_["time_predictor"]) == 10
     assert len(sampler.history_["straight_flow"]) == 30
+
+
+class Recorder:
+    """A callback of scikit-learn's protocol that keeps what it is told."""
+
+    def __init__(self, stop_at=None):
+        self.told, self.stop_at = [], stop_at
+
+    def setup(self, estimator, context):
+        self.told.append(("setup", context.task_name))
+
+    def teardown(self, estimator, context):
+        self.told.append(("teardown", context.task_name))
+
+    def on_fit_task_begin(self, estimator, context):
+        self.told.append(("begin", *_path(context)))
+
+    def on_fit_task_end(self, estimator, context, *, X=None, y=None, fitted_estimator=None):
+        self.told.append(("end", *_path(context)))
+        if fitted_estimator is not None:
+            assert fitted_estimator.transform(X).shape == X.shape
+            assert np.isfinite(fitted_estimator.score(X, y))
+        return self.told[-1] == self.stop_at
+
+
+def _path(context):
+    return (*([] if context.parent is None else _path(context.parent)), _name(context))
+
+
+def _name(context):
+    return context.task_name or context.task_id
+
+
+class TestCallbacks:
+    @pytest.fixture(autouse=True)
+    def callbacks(self):
+        return pytest.importorskip("sklearn.callback")
+
+    @BOTH
+    def test_every_task_is_told_once_and_in_order(self, cls):
+        recorder = Recorder()
+        cls(**TINY).set_callbacks(recorder).fit(X, Y)
+        told = recorder.told
+        assert told[0] == ("setup", "fit") and told[-1] == ("teardown", "fit")
+        begun = [path for kind, *path in told if kind == "begin"]
+        ended = [path for kind, *path in told if kind == "end"]
+        assert len(begun) == len({*map(tuple, begun)})
+        assert sorted(map(str, begun)) == sorted(map(str, ended))
+        for path in begun:  # and no task outside of the one that it is part of
+            if len(path) > 1:
+                outside = told.index(("begin", *path[:-1])), told.index(("end", *path[:-1]))
+                assert outside[0] < told.index(("begin", *path)) < told.index(("end", *path))
+                assert told.index(("end", *path)) < outside[1]
+        stages = [path[1] for path in begun if len(path) == 2]
+        one, two = ["simulate", "train"], ["sinkhorn_flow", "straight", "predictor"]
+        assert stages == (one if cls is NSGFSampler else two)
+        assert sum(path[:2] == ["fit", stages[-1]] for path in begun) == 1 + TINY["max_iter"]
+
+    @BOTH
+    def test_being_watched_changes_nothing(self, cls):
+        watched = cls(**TINY).set_callbacks(Recorder()).fit(X, Y)
+        assert torch.equal(networks(watched), networks(cls(**TINY).fit(X, Y)))
+
+    @BOTH
+    def test_a_callback_can_stop_training(self, cls):
+        stage = "train" if cls is NSGFSampler else "straight"
+        recorder = Recorder(stop_at=("end", "fit", stage, 3))
+        history = cls(**TINY).set_callbacks(recorder).fit(X, Y).history_
+        history = history if cls is NSGFSampler else history["straight_flow"]
+        assert (len(history), history.status) == (4, "stopped early")
+
+    @BOTH
+    def test_a_callback_that_fails_leaves_the_sampler_as_it_was(self, cls):
+        class Failing(Recorder):
+            def on_fit_task_end(self, estimator, context):
+                if context.task_name in ("train", "straight"):
+                    raise RuntimeError("enough")
+
+        sampler = cls(**TINY).fit(X, Y)
+        before, weights = set(vars(sampler)), networks(sampler).clone()
+        failing = Failing()
+        with pytest.raises(RuntimeError, match="enough"):
+            sampler.set_callbacks(failing).fit(X, Y)
+        assert set(vars(sampler.set_callbacks())) == before
+        assert torch.equal(networks(sampler), weights)
+        assert failing.told[-1] == ("teardown", "fit")
+
+    def test_scikit_learns_own_callbacks(self, callbacks, capsys):
+        pytest.importorskip("rich")
+        score = {"score": lambda sampler, X, y: sampler.score(X, y)}
+        monitor = callbacks.ScoringMonitor(scoring=score)
+        sampler = NSGFSampler(**TINY).set_callbacks(monitor, callbacks.ProgressBar())
+        sampler.fit(X, Y)
+        scores = [row["score"] for row in monitor.get_logs().data]
+        assert len(scores) == TINY["max_iter"] + 1
+        assert scores[0] == scores[-1] == sampler.score(X, Y)  # of the whole fit, of the last task
+        assert "100%" in capsys.readouterr().out
+
+    def test_a_search_shows_its_fits(self, callbacks, capsys):
+        pytest.importorskip("rich")
+        search = GridSearchCV(NSGFSampler(**TINY), {"blur": [0.1, 0.2]}, cv=2)
+        if not hasattr(search, "set_callbacks"):
+            pytest.skip("this scikit-learn has no callbacks in searches")
+        search.set_callbacks(callbacks.ProgressBar(max_propagation_depth=None)).fit(X, Y)
+        assert "NSGFSampler - fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sampler", [NSGFSampler(**TINY), NSGFPlusPlus(**TINY)])
+def test_warnings_point_at_the_line_of_the_user(sampler):
+    far = np.r_[Y, [[1e6, 1e6]]]
+    with pytest.warns(UserWarning) as caught:
+        sampler.fit(X, far)
+    with pytest.warns(UserWarning) as caught_again:
+        make_pipeline(sampler).fit(X, far)
+    for warning in [*caught, *caught_again]:
+        assert warning.filename == __file__

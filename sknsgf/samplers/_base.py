@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,14 +20,15 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Opt
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from sknsgf._persistence import read_archive, refusing, write_archive
 from sknsgf.flow import seeded_generator
 from sknsgf.ode import Solution
 from sknsgf.samplers._saving import Packer, Unpacker, find_left_out
 from sknsgf.samplers._source import GaussianNoise, Rows, Source, UserSource, is_finite
+from sknsgf.samplers._stages import CallbackSupportMixin
 from sknsgf.samplers._units import Units
+from sknsgf.samplers._warnings import warn_user
 from sknsgf.sinkhorn import sinkhorn_divergence
 
 _FLOATS = (np.float64, np.float32)
@@ -101,7 +102,13 @@ class _FitTransformMixin:
         return self.fit(X_source, y, **given).transform(X_source, domain=domain)
 
 
-class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class BaseFlowSampler(
+    _FitTransformMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    BaseEstimator,
+    CallbackSupportMixin,
+):
     """Arrays, units and the source; subclasses fit a flow and integrate it."""
 
     # X_source is data, never routed. X_target and domain mean nothing to any other estimator,
@@ -188,6 +195,21 @@ class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin
         150
         """
         return self._fit(X_source, y, X_target, goes_on=True)
+
+    def _to_be_fitted(
+        self, X_source: Any, target: NDArray, device: torch.device, *, goes_on: bool
+    ) -> Self:
+        """Copy the estimator for `fit` to fill in, which then changes whole or not at all."""
+        copied = copy.copy(self)
+        for name in () if goes_on else self._fitted:
+            copied.__dict__.pop(name, None)
+        validate_data(copied, X_source, skip_check_array=True)
+        copied._dtype, copied.device_ = target.dtype, device
+        return copied
+
+    def _become(self, fitted: Self, X_source: Any) -> None:
+        validate_data(self, X_source, skip_check_array=True)
+        self.__dict__.update(fitted.__dict__)
 
     def _check_goes_on(self, X_source: Any) -> None:
         """Raise unless the rows are of the kind that was fitted."""
@@ -334,12 +356,10 @@ class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
         if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
-            warnings.warn(
+            warn_user(
                 f"n_samples={n_samples} exceeds the {len(self.source_.x)} source rows: some "
                 "are used again and give repeated samples. Pass new source rows to transform, "
                 'or fit with source="gaussian" to draw without limit.',
-                UserWarning,
-                stacklevel=2,
             )
         seed = _draw_seed(self.random_state if random_state is None else random_state)
         x = self.source_.draw(int(n_samples), seeded_generator(seed, 0))
@@ -411,11 +431,10 @@ class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin
             moved.double(), self._units.inward(target, torch.float64), blur=blur
         )
         if not result.converged:
-            warnings.warn(
+            warn_user(
                 f"The Sinkhorn divergence stopped at a marginal error of "
                 f"{result.marginal_error:.1e}: the score is approximate. Raise score_blur.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return -float(result.value)
 
@@ -563,11 +582,9 @@ class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin
         header = packer.estimator(self)
         write_archive(path, header, packer.arrays)
         if left_out := find_left_out(header):
-            warnings.warn(
+            warn_user(
                 f"{', '.join(left_out)} cannot be held by a file without code: pass the same to "
                 f"{type(self).__name__}.load(path, {left_out[0]}=...).",
-                UserWarning,
-                stacklevel=2,
             )
 
     @classmethod
@@ -667,13 +684,11 @@ class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin
         mean, scale = Units.of(target)
         offset = np.abs(mean - self.mean_).max() + abs(scale - self.scale_)
         if offset < 1e-9 * self.scale_ and not same_source:
-            warnings.warn(
+            warn_user(
                 "X_target holds the very rows that fit has seen, X_source does not: the flow is "
                 "judged on targets it was fitted to. scikit-learn splits X_target only if it is "
                 "as long as X_source: shorten the longer of the two before the search, "
                 "sklearn.utils.resample(X_target, n_samples=len(X_source), replace=False).",
-                UserWarning,
-                stacklevel=4,
             )
 
     def _carry(self, X: Any, *, backward: bool) -> Any:
@@ -692,9 +707,6 @@ class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin
     @abstractmethod
     def _n_sampling_steps(self) -> int:
         """Count the steps the flow is integrated in."""
-
-    def _progress(self, stage: str, total: int) -> tqdm:
-        return tqdm(desc=f"{type(self).__name__} {stage}", total=total, disable=not self.verbose)
 
     def _inward(self, rows: NDArray) -> Tensor:
         """Standardise rows in their own precision."""
@@ -730,12 +742,10 @@ class BaseFlowSampler(_FitTransformMixin, OneToOneFeatureMixin, TransformerMixin
                     "or set source=None to start from an array."
                 )
             if len(_shape(y)) == 2 and _shape(y)[1:] == _shape(X_source)[1:] > (1,):
-                warnings.warn(
+                warn_user(
                     "The second array is ignored: source is set, so the flow starts there and "
                     "its target is the first array. To carry the first array to the second, "
                     "set source=None.",
-                    UserWarning,
-                    stacklevel=3,
                 )
             return None, check_rows(X_source, "X", self, min_samples)
         rows = check_rows(X_source, "X_source", self, min_samples)
@@ -851,12 +861,10 @@ def warn_outliers(target: NDArray, units: Units) -> None:
     """Tell the user if a few far rows, not the data, set the unit of length."""
     distances = np.linalg.norm((target - units.mean) / units.scale, axis=1)
     if np.sqrt(np.mean(distances**2)) > _FAR * np.median(distances) > 0:
-        warnings.warn(
+        warn_user(
             f"The farthest target row is {distances.max() / np.median(distances):.0f} times as "
             "far from the mean as the median row: outliers set the scale, and everything "
             "nearer is blurred. Clip them, or put a RobustScaler first.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

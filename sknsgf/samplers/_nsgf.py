@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
 from sknsgf.flow import (
@@ -32,12 +30,12 @@ from sknsgf.ode import METHODS, Solution, integrate, invert
 from sknsgf.samplers._base import (
     BaseFlowSampler,
     _as_given,
-    _column_names,
     _resolve_blur,
     warn_outliers,
 )
 from sknsgf.samplers._saving import is_history
 from sknsgf.samplers._source import Deck, Rows, Source, is_finite
+from sknsgf.samplers._stages import Fit, with_callbacks
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
     check_image_shape,
@@ -49,6 +47,7 @@ from sknsgf.samplers._students import (
     warn_diverged,
 )
 from sknsgf.samplers._units import Units
+from sknsgf.samplers._warnings import warn_user
 from sknsgf.training import TrainingHistory, train, velocity_matching_loss
 
 _POOL_TOL = 5e-3  # marginal error; the network's own error is several times larger
@@ -349,44 +348,42 @@ class NSGFSampler(BaseFlowSampler):
         """
         return self._fit(X_source, y, X_target, goes_on=self.warm_start)
 
+    @with_callbacks
     def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
         goes_on = goes_on and hasattr(self, "velocity_network_")
         self._check_parameters()
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
         check_image_shape(self.image_shape, self.network, target.shape[1])
-        _column_names(self, X_source)  # raises before the work if they are no strings
         if goes_on:
             self._check_goes_on(X_source)
+        fitted = self._to_be_fitted(X_source, target, device, goes_on=goes_on)
         units = self._units if goes_on else Units.of(target, rows)
         warn_outliers(target, units)
         source = self._make_source(rows, units)
         seeds = self._make_seeds(4, goes_on=goes_on)
-        network = make_network(
+        network: Any = make_network(
             self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1], seeds[0]
         )
-        learning_rate = resolve_learning_rate(self.learning_rate, network)
-
-        pool = self._simulate(source, units.inward(target), seeds[1], device)
+        fitted.mean_, fitted.scale_ = units
+        fitted.source_, fitted._score_seed = source, seeds[3]
+        fitted.blur_ = _resolve_blur(self.blur, target.shape[1])
+        fitted.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
+        fitted._last_time = self.t_end * (self.n_steps - 1) / self.n_steps
+        fitted._end_time, fitted._n_steps = self.t_end, self.n_steps
         if goes_on:
-            student = resume(self.velocity_network_, network)
-        else:
-            student = _standardise(network, pool, seeds[2])
-        network, history = self._train(student, pool, learning_rate, seeds[2], device)
+            network = resume(self.velocity_network_, network)
 
-        validate_data(self, X_source, skip_check_array=True)
-        self._dtype, self._score_seed = target.dtype, seeds[3]
-        self.mean_, self.scale_ = units
-        self.blur_ = _resolve_blur(self.blur, target.shape[1])
-        self.source_ = source
-        self.device_ = device
-        self.velocity_network_ = network
-        self.history_ = self.history_ + history if goes_on else history
-        self.n_iter_ = len(self.history_)
-        self.learning_rate_ = learning_rate
-        self._last_time = self.t_end * (self.n_steps - 1) / self.n_steps
-        self._end_time = self.t_end
-        self._n_steps = self.n_steps
+        fit = Fit(self, X_source, y if X_target is None else X_target, n_stages=2)
+        pool = self._simulate(source, units.inward(target), seeds[1], device, fit)
+        student = network if goes_on else _standardise(network, pool, seeds[2])
+        network, history = fitted._train(student, pool, seeds[2], fit)
+
+        fitted.velocity_network_ = network
+        fitted.history_ = self.history_ + history if goes_on else history
+        fitted.n_iter_ = len(fitted.history_)
+        self._become(fitted, X_source)
+        fit.end()
         return self
 
     def velocity(self, t: float, X: ArrayLike) -> Any:
@@ -458,7 +455,7 @@ class NSGFSampler(BaseFlowSampler):
             )
 
     def _simulate(
-        self, source: Source, target: Tensor, seed: int, device: torch.device
+        self, source: Source, target: Tensor, seed: int, device: torch.device, fit: Fit
     ) -> TrajectoryPool:
         n_features = target.shape[1]
         n_particles = min(int(self.n_particles), len(target))
@@ -467,7 +464,7 @@ class NSGFSampler(BaseFlowSampler):
             n_particles = min(n_particles, len(source.x))
             draw_source = Deck(source.x).draw
         n_simulations = self.n_simulations or self._choose_n_simulations(n_particles, n_features)
-        with self._progress("simulate", n_simulations) as bar:
+        with fit.stage("simulate", n_simulations) as stage:
             pool = simulate_sinkhorn_flow(
                 draw_source,
                 Deck(target).draw,
@@ -482,7 +479,7 @@ class NSGFSampler(BaseFlowSampler):
                 device=device,
                 n_jobs=self.n_jobs,
                 directory=self.pool_dir,
-                progress=bar.update,
+                progress=stage.advance,
             )
         _warn_unsolved(pool)
         return pool
@@ -501,37 +498,36 @@ class NSGFSampler(BaseFlowSampler):
         return partial(_fixed_schedule, self.n_steps, step_size)
 
     def _train(
-        self,
-        student: StandardisedVelocity,
-        pool: TrajectoryPool,
-        learning_rate: float,
-        seed: int,
-        device: torch.device,
+        self, student: StandardisedVelocity, pool: TrajectoryPool, seed: int, fit: Fit
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
-        student = student.to(device)
+        student = student.to(self.device_)
         unit = float(student.u_scale) ** 2
         pool, held_out = self._split(pool)
 
         def loss(network: nn.Module, records: Records) -> Tensor:
-            return velocity_matching_loss(network, *move_records(records, device)) / unit
+            return velocity_matching_loss(network, *move_records(records, self.device_)) / unit
 
         validation_loss = None
         if held_out is not None:
             records = held_out.draw(_N_HELD_OUT_RECORDS, generator)
             validation_loss = partial(loss, records=records)
-        with self._progress("train", self.max_iter) as bar:
+        with fit.stage("train", self.max_iter) as stage:
             trained, history = train(
                 student,
                 lambda network: loss(network, pool.draw(self.batch_size, generator)),
                 max_iter=self.max_iter,
-                learning_rate=learning_rate,
+                learning_rate=self.learning_rate_,
                 ema_decay=self.ema_decay,
                 validation_loss=validation_loss,
-                progress=lambda _: bar.update(),
+                should_stop=lambda _, network: stage.advance(1, partial(self._so_far, network)),
             )
-        warn_diverged(history, learning_rate)
+        warn_diverged(history, self.learning_rate_)
         return trained, history
+
+    def _so_far(self, network: nn.Module) -> dict[str, Any]:
+        """Return what would make the estimator a fitted one if training ended here."""
+        return vars(self) | {"velocity_network_": copy.deepcopy(network).eval()}
 
     def _split(self, pool: TrajectoryPool) -> tuple[TrajectoryPool, TrajectoryPool | None]:
         """Hold out whole simulations: records of one share targets and noise."""
@@ -607,10 +603,9 @@ def _standardise(network: nn.Module, pool: TrajectoryPool, seed: int) -> Standar
 def _warn_unsolved(pool: TrajectoryPool) -> None:
     share = 1 - float(pool.converged.float().mean())
     if share > 0.01:
-        warnings.warn(
+        warn_user(
             f"{share:.0%} of the transport problems stopped short of a marginal error of "
             f"{_POOL_TOL:g} (worst: {float(pool.marginal_error.max()):.2g}): their velocities "
             "are approximate. Raise blur, or remove far outliers from the data.",
             ConvergenceWarning,
-            stacklevel=4,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 
 from sknsgf.flow import (
@@ -27,10 +25,11 @@ from sknsgf.flow import (
 )
 from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import Solution, integrate, invert
-from sknsgf.samplers._base import BaseFlowSampler, _column_names
+from sknsgf.samplers._base import BaseFlowSampler
 from sknsgf.samplers._nsgf import NSGFSampler
 from sknsgf.samplers._saving import is_history
 from sknsgf.samplers._source import Rows, Source, is_finite
+from sknsgf.samplers._stages import Fit, Stage, with_callbacks
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
     check_image_shape,
@@ -43,6 +42,7 @@ from sknsgf.samplers._students import (
     warn_diverged,
 )
 from sknsgf.samplers._units import Units
+from sknsgf.samplers._warnings import warn_user
 from sknsgf.training import (
     TrainingHistory,
     time_prediction_loss,
@@ -295,6 +295,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         """
         return self._fit(X_source, y, X_target, goes_on=self.warm_start)
 
+    @with_callbacks
     def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
         goes_on = goes_on and hasattr(self, "sinkhorn_flow_")
         self._validate_params()
@@ -302,62 +303,62 @@ class NSGFPlusPlus(BaseFlowSampler):
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
         check_image_shape(self.image_shape, self.network, target.shape[1])
-        _column_names(self, X_source)  # raises before the work if they are no strings
         if goes_on:
             self._check_goes_on(X_source)
+        fitted = self._to_be_fitted(X_source, target, device, goes_on=goes_on)
         units = self._units if goes_on else Units.of(target, rows)
-        source, d = self._make_source(rows, units), target.shape[1]
         seeds = self._make_seeds(6, goes_on=goes_on)
-        fitted, held_out = _hold_out(rows, seeds[5])
-        kind = (self.network, self.hidden_layer_sizes, self.image_shape, d)
-        network = make_network(*kind, seeds[0])
-
+        fitted.mean_, fitted.scale_ = units
+        fitted.source_, fitted._score_seed = self._make_source(rows, units), seeds[5]
+        for_training, held_out = _hold_out(rows, seeds[5])
+        kind = (self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1])
+        network: Any = make_network(*kind, seeds[0])
+        predictor = self._make_predictor(*kind, seeds[4])
+        fitted.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
         flow = self._make_sinkhorn_flow(seeds[1])
         if goes_on:
-            flow = copy.copy(self.sinkhorn_flow_).set_params(**flow.get_params(deep=False))
-        flow.partial_fit(target) if fitted is None else flow.partial_fit(fitted, X_target=target)
-        start = self._make_start(self._make_source(fitted, units), flow, seeds[2])
-        draw = self._make_draw(start, Rows(units.inward(target)), flow.blur_, seeds[3])
-        if goes_on:
-            student = resume(self.straight_network_, network)
-        else:
-            student = _standardise(network, draw, seeded_generator(seeds[3], 2))
-        rate = resolve_learning_rate(self.learning_rate, network)
-        straight, history = self._train_straight(student, draw, rate, seeds[3], device)
-        histories = {"sinkhorn_flow": flow.history_, "straight_flow": history}
-        predictor = None
-        if self.straight_from == "source" and self.switch == "predict":
-            predictor = make_time_predictor(*kind, seeds[4])
-            if goes_on and self.time_predictor_ is not None:
+            network = resume(self.straight_network_, network)
+            if predictor is not None and self.time_predictor_ is not None:
                 predictor = resume(self.time_predictor_, predictor)
-            predictor, history = self._train_predictor(predictor, draw, seeds[4], device)
-            histories["time_predictor"] = history
+            flow = copy.copy(self.sinkhorn_flow_).set_params(**flow.get_params(deep=False))
 
-        validate_data(self, X_source, skip_check_array=True)
-        self._dtype, self._score_seed = target.dtype, seeds[5]
-        self._switch_fixed = 0.0 if self.straight_from == "flow" else flow.t_end
-        self.mean_, self.scale_ = units
-        self.source_ = source
-        self.device_ = device
-        self.sinkhorn_flow_ = flow
-        self.straight_network_ = straight
-        self.time_predictor_ = predictor
-        self.history_ = self._join_histories(histories) if goes_on else histories
-        self.learning_rate_ = rate
-        self.n_iter_ = sum(map(len, self.history_.values()))
-        self.switch_time_ = self._measure_switch_times(
-            self._make_source(held_out, units), seeds[5]
-        )
+        n_stages = 2 if predictor is None else 3
+        fit = Fit(self, X_source, y if X_target is None else X_target, n_stages)
+        with fit.nested("sinkhorn_flow", flow):
+            arrays = (target,) if for_training is None else (for_training, target)
+            fitted.sinkhorn_flow_ = flow.partial_fit(*arrays)
+        fitted._switch_fixed = 0.0 if self.straight_from == "flow" else flow.t_end
+        start = self._make_start(self._make_source(for_training, units), flow, seeds[2])
+        draw = self._make_draw(start, Rows(units.inward(target)), flow.blur_, seeds[3])
+        student = network if goes_on else _standardise(network, draw, seeds[3])
+        histories = {"sinkhorn_flow": flow.history_}
+        if predictor is None:
+            fitted.time_predictor_ = None
+        fitted.straight_network_, history = fitted._train_straight(student, draw, seeds[3], fit)
+        histories["straight_flow"] = history
+        if predictor is not None:
+            predictor, history = fitted._train_predictor(predictor, draw, seeds[4], fit)
+            fitted.time_predictor_, histories["time_predictor"] = predictor, history
+
+        fitted.history_ = self._join_histories(histories) if goes_on else histories
+        fitted.n_iter_ = sum(map(len, fitted.history_.values()))
+        held_out_source = self._make_source(held_out, units)
+        fitted.switch_time_ = fitted._measure_switch_times(held_out_source, seeds[5])
+        self._become(fitted, X_source)
+        fit.end()
         return self
+
+    def _make_predictor(self, *kind_and_seed: Any) -> nn.Module | None:
+        if self.straight_from == "flow" or self.switch == "fixed":
+            return None
+        return make_time_predictor(*kind_and_seed)
 
     def _make_sinkhorn_flow(self, seed: int) -> NSGFSampler:
         if self.sinkhorn_flow is not None and self.sinkhorn_flow.n_steps > _MANY_STEPS:
-            warnings.warn(
+            warn_user(
                 f"The first phase has n_steps={self.sinkhorn_flow.n_steps}; more than "
                 f"{_MANY_STEPS} are simulated and sampled at a cost that the second phase was "
                 "to save. Use sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
-                UserWarning,
-                stacklevel=4,
             )
         names = ("source", "image_shape", "device", "n_jobs", "verbose")
         run = {name: getattr(self, name) for name in names}
@@ -411,61 +412,66 @@ class NSGFPlusPlus(BaseFlowSampler):
         return later | {name: self.history_[name] + later[name] for name in own}
 
     def _train_straight(
-        self,
-        student: StandardisedVelocity,
-        draw: Draw,
-        rate: float,
-        seed: int,
-        device: torch.device,
+        self, student: StandardisedVelocity, draw: Draw, seed: int, fit: Fit
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
-        student = student.to(device)
+        student = student.to(self.device_)
         unit = float(student.u_scale) ** 2
 
         def loss(network: nn.Module) -> Tensor:
-            records = move_records(draw(generator), device)
+            records = move_records(draw(generator), self.device_)
             return velocity_matching_loss(network, *records) / unit
 
-        return self._train("straight", student, loss, rate)
+        rate = self.learning_rate_
+        with fit.stage("straight", self.max_iter) as stage:
+            return self._train("straight_network_", student, loss, rate, stage)
 
     def _train_predictor(
-        self, network: nn.Module, draw: Draw, seed: int, device: torch.device
+        self, network: nn.Module, draw: Draw, seed: int, fit: Fit
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
 
         def loss(network: nn.Module) -> Tensor:
-            records = move_records(draw(generator), device)
+            records = move_records(draw(generator), self.device_)
             return time_prediction_loss(network, records.t, records.x)
 
         rate = resolve_learning_rate(self.learning_rate, network)
-        return self._train("predictor", network.to(device), loss, rate)
+        with fit.stage("predictor", self.max_iter) as stage:
+            return self._train("time_predictor_", network.to(self.device_), loss, rate, stage)
 
     def _train(
-        self, stage: str, network: nn.Module, loss: Callable[[nn.Module], Tensor], rate: float
+        self,
+        name: str,
+        network: nn.Module,
+        loss: Callable[[nn.Module], Tensor],
+        rate: float,
+        stage: Stage,
     ) -> tuple[nn.Module, TrainingHistory]:
-        with self._progress(stage, self.max_iter) as bar:
-            network, history = train(
-                network,
-                loss,
-                max_iter=self.max_iter,
-                learning_rate=rate,
-                ema_decay=_EMA_DECAY,
-                progress=lambda _: bar.update(),
-            )
+        network, history = train(
+            network,
+            loss,
+            max_iter=self.max_iter,
+            learning_rate=rate,
+            ema_decay=_EMA_DECAY,
+            should_stop=lambda _, network: stage.advance(1, partial(self._so_far, name, network)),
+        )
         warn_diverged(history, rate)
         return network, history
+
+    def _so_far(self, name: str, network: nn.Module) -> dict[str, Any] | None:
+        """Return what would make the estimator a fitted one if training ended here, if it can."""
+        parts = vars(self) | {name: copy.deepcopy(network).eval()}
+        return parts if {"straight_network_", "time_predictor_"} <= parts.keys() else None
 
     def _measure_switch_times(self, source: Source, seed: int) -> np.ndarray:
         n = min(_N_SWITCHES, len(source.x)) if isinstance(source, Rows) else _N_SWITCHES
         x = source.draw(n, seeded_generator(seed, 1)).to(self.device_)
         times = self._switch_times(self.sinkhorn_flow_._integrate(x).x[-1]).cpu().numpy()
         if np.median(times) > _LATE:
-            warnings.warn(
+            warn_user(
                 f"Half of the points enter the straight flow after t = {np.median(times):.2f}, "
                 "where little is left for it to do. Stop the first phase earlier: "
                 "sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
-                UserWarning,
-                stacklevel=4,
             )
         return times
 
@@ -541,9 +547,8 @@ def _hold_out(rows: Any, seed: int) -> tuple[Any, Any]:
 
 
 @torch.inference_mode(False)
-def _standardise(
-    network: nn.Module, draw: Draw, generator: torch.Generator
-) -> StandardisedVelocity:
+def _standardise(network: nn.Module, draw: Draw, seed: int) -> StandardisedVelocity:
+    generator = seeded_generator(seed, 2)
     n_batches = max(1, _N_STATISTICS // len(draw(generator).t))
     batches = [draw(generator) for _ in range(n_batches)]
     t, x, u = (torch.cat(parts) for parts in zip(*batches, strict=True))

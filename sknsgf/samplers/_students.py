@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -24,6 +23,7 @@ from sknsgf.networks import (
     VelocityUNet,
     describe_network,
 )
+from sknsgf.samplers._warnings import warn_user
 from sknsgf.training import TrainingHistory
 
 _seed_lock = threading.Lock()
@@ -178,10 +178,9 @@ def move_records(records: Records, device: torch.device) -> Records:
 def warn_diverged(history: TrainingHistory, learning_rate: float) -> None:
     """Tell the user that training ended early, and what to do."""
     if history.status == "diverged":
-        warnings.warn(
+        warn_user(
             f"Training stopped after {len(history.loss)} steps because the loss was no longer "
             f"finite; the last finite average is kept. Lower learning_rate={learning_rate:g} "
             "or remove far outliers from the data.",
             ConvergenceWarning,
-            stacklevel=4,
         )
