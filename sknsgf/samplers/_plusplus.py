@@ -58,6 +58,7 @@ _N_LARGE = 2**13  # points of each cloud that a large coupling is solved for
 _LARGE_REUSE = 16  # source points drawn for each of those before it is solved again
 _FEW_ROWS = 50  # of a source, none of which is spared for measuring switch times
 _MANY_STEPS = 5  # of the first phase
+_PERCEPTRON_RATE = 3e-3  # targets of the straight flow are noisier than velocities
 _LATE = 0.95  # median switch time past which nothing is left for the straight flow to do
 
 Draw = Callable[[torch.Generator], Records]
@@ -109,7 +110,8 @@ class NSGFPlusPlus(BaseFlowSampler):
     max_iter : int, default=3000
         Training steps of each of the networks.
     learning_rate : float or "auto", default="auto"
-        Peak learning rate, as in :class:`NSGFSampler`.
+        Peak learning rate, of the first phase too by default. "auto" is 3e-3 for perceptrons
+        and 2e-3 for any other network.
     batch_size : int, default=256
         Records in a training step.
     warm_start : bool, default=False
@@ -314,8 +316,9 @@ class NSGFPlusPlus(BaseFlowSampler):
         kind = (self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1])
         network: Any = make_network(*kind, seeds[0])
         predictor = self._make_predictor(*kind, seeds[4])
-        fitted.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
-        flow = self._make_sinkhorn_flow(seeds[1])
+        rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
+        fitted.learning_rate_ = rate
+        flow = self._make_sinkhorn_flow(rate, seeds[1])
         if goes_on:
             network = resume(self.straight_network_, network)
             if predictor is not None and self.time_predictor_ is not None:
@@ -353,7 +356,7 @@ class NSGFPlusPlus(BaseFlowSampler):
             return None
         return make_time_predictor(*kind_and_seed)
 
-    def _make_sinkhorn_flow(self, seed: int) -> NSGFSampler:
+    def _make_sinkhorn_flow(self, rate: float, seed: int) -> NSGFSampler:
         if self.sinkhorn_flow is not None and self.sinkhorn_flow.n_steps > _MANY_STEPS:
             warn_user(
                 f"The first phase has n_steps={self.sinkhorn_flow.n_steps}; more than "
@@ -370,7 +373,7 @@ class NSGFPlusPlus(BaseFlowSampler):
             network=self.network,
             hidden_layer_sizes=self.hidden_layer_sizes,
             max_iter=self.max_iter,
-            learning_rate=self.learning_rate,
+            learning_rate=rate,
             batch_size=self.batch_size,
             random_state=seed,
             **run,
@@ -435,7 +438,7 @@ class NSGFPlusPlus(BaseFlowSampler):
             records = move_records(draw(generator), self.device_)
             return time_prediction_loss(network, records.t, records.x)
 
-        rate = resolve_learning_rate(self.learning_rate, network)
+        rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
         with fit.stage("predictor", self.max_iter) as stage:
             return self._train("time_predictor_", network.to(self.device_), loss, rate, stage)
 

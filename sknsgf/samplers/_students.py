@@ -84,11 +84,13 @@ def make_time_predictor(
         return TimePredictor(n_features, hidden_layer_sizes).float()
 
 
-def resolve_learning_rate(learning_rate: float | str, network: nn.Module) -> float:
+def resolve_learning_rate(
+    learning_rate: float | str, network: nn.Module, perceptron: float = 1e-2
+) -> float:
     """Perceptrons learn fastest at a rate that other networks would not survive."""
     if not isinstance(learning_rate, str):
         return float(learning_rate)
-    return 1e-2 if isinstance(network, VelocityMLP | TimePredictor) else 2e-3
+    return perceptron if isinstance(network, VelocityMLP | TimePredictor) else 2e-3
 
 
 def check_image_shape(image_shape: Any, network: Any, n_features: int) -> None:
