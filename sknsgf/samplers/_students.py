@@ -128,7 +128,8 @@ def check_hidden_layer_sizes(hidden_layer_sizes: Sequence[int]) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's global generator for as long as a network is initialised, then restore it.
 
-    So it is with the default precision, in which weights are drawn. The lock keeps fits that run in threads from seeing each other's seed.
+    So it is with the default precision, in which weights are drawn. The lock keeps fits that
+    run in threads from seeing each other's seed.
     """
     with _seed_lock, torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU alone: no other is restored
