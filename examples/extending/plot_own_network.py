@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from sknsgf import NSGFSampler
+from sknsgf.plotting import plot_history
 
 rng = np.random.default_rng(0)
 direction = np.concatenate([rng.normal(0.3, 0.25, 2000), rng.normal(3.6, 0.5, 2000)])
@@ -77,11 +78,9 @@ for ax, (name, rows) in zip(
 ):
     ax.hexbin(*rows.T, gridsize=45, extent=(-12, 14, -10, 12), cmap="magma", bins="log")
     ax.set(title=name, xticks=[], yticks=[], aspect="equal")
+plot_history({name: flow.history_ for name, flow in flows.items()}, ax=axes[3])
+axes[3].set(title="training loss")
 for name, flow in flows.items():
-    loss = flow.history_.loss.numpy()
-    axes[3].plot(np.convolve(loss, np.ones(50) / 50, "valid"), label=name)
     n_weights = sum(weight.numel() for weight in flow.velocity_network_.parameters())
-    print(f"{name:14s} {n_weights:6d} weights, last loss {loss[-200:].mean():.3f}")
-axes[3].set(title="training loss", xlabel="iteration", ylim=(0, 1))
-axes[3].legend(frameon=False)
+    print(f"{name:14s} {n_weights:6d} weights, last loss {flow.history_.loss[-200:].mean():.3f}")
 plt.show()

@@ -20,6 +20,7 @@ from sklearn.model_selection import train_test_split
 
 from sknsgf import NSGFPlusPlus
 from sknsgf.metrics import energy_distance
+from sknsgf.plotting import plot_images
 
 X = load_digits().data / 16
 X_train, X_test = train_test_split(X, test_size=500, random_state=0)
@@ -33,18 +34,12 @@ samples = model.sample(500, random_state=0)
 # showing.
 
 
-def tile(rows, n_columns=10):
-    """One big image of many small ones, with a line between them."""
-    images = np.pad(rows.clip(0, 1).reshape(-1, 8, 8), ((0, 0), (0, 1), (0, 1)))
-    return np.block([list(line) for line in images.reshape(-1, n_columns, 9, 9)])
-
-
 figure, axes = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
 for ax, rows, title in zip(
     axes, (samples[:100], X_test[:100]), ("samples", "held-out data"), strict=True
 ):
-    ax.imshow(tile(rows), cmap="gray_r")
-    ax.set(title=title, xticks=[], yticks=[])
+    plot_images(rows, (1, 8, 8), value_range=(0, 1), cmap="gray_r", ax=ax)
+    ax.set_title(title)
 
 # %%
 # From noise to digit
@@ -57,7 +52,9 @@ noise = X_train.mean(0) + model.scale_ * np.random.default_rng(3).normal(size=(8
 path = model.trajectory(noise)
 shown = [0, 1, 2, 3, 4, 5, 9, 13, 17, 21, len(path.states) - 1]
 figure, ax = plt.subplots(figsize=(9, 6.6), layout="constrained")
-ax.imshow(tile(path.states[shown].swapaxes(0, 1).reshape(-1, 64), len(shown)), cmap="gray_r")
+strip = path.states[shown].swapaxes(0, 1).reshape(-1, 64)
+plot_images(strip, (1, 8, 8), value_range=(0, 1), n_columns=len(shown), cmap="gray_r", ax=ax)
+ax.set_axis_on()
 ax.axvline(6 * 9 - 0.75, color="#d1495b", lw=2)
 ax.set_xticks(np.arange(len(shown)) * 9 + 3.5, [f"step {k}" for k in shown], rotation=45)
 ax.set_yticks(np.arange(8) * 9 + 3.5, [f"enters at {t:.2f}" for t in path.times[6]])
