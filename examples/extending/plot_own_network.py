@@ -60,7 +60,7 @@ class PolarNetwork(nn.Module):
 #
 # The default learning rate suits the default network; lower it when yours diverges.
 
-options = {"source": "gaussian", "max_iter": 1500, "learning_rate": 5e-3, "random_state": 0}
+options = {"source": "gaussian", "max_iter": 1000, "learning_rate": 5e-3, "random_state": 0}
 flows = {
     "perceptron": NSGFSampler(hidden_layer_sizes=(128, 128), **options).fit(X),
     "polar network": NSGFSampler(network=lambda shape: PolarNetwork(), **options).fit(X),

@@ -24,7 +24,7 @@ from sknsgf.plotting import plot_images
 
 X = load_digits().data / 16
 X_train, X_test = train_test_split(X, test_size=500, random_state=0)
-model = NSGFPlusPlus(source="gaussian", max_iter=1500, random_state=0).fit(X_train)
+model = NSGFPlusPlus(source="gaussian", max_iter=1200, random_state=0).fit(X_train)
 samples = model.sample(500, random_state=0)
 
 # %%

@@ -32,7 +32,6 @@ def draw_samples(path, max_iter):
     model = NSGFPlusPlus(
         source="gaussian",
         image_shape=images.image_shape,
-        learning_rate=1e-3,
         max_iter=max_iter,
         random_state=0,
         verbose=1,

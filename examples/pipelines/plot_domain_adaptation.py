@@ -48,7 +48,7 @@ X_target, X_test, y_target, y_test = train_test_split(
 sklearn.set_config(enable_metadata_routing=True)
 adapt = make_pipeline(
     StandardScaler(),
-    NSGFSampler(max_iter=1500, random_state=0).set_fit_request(X_target=True),
+    NSGFSampler(max_iter=1000, random_state=0).set_fit_request(X_target=True),
     KNeighborsClassifier(),
     transform_input=["X_target"],
 )

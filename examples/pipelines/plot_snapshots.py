@@ -41,7 +41,7 @@ day_0, day_1, day_2 = (snapshot(day) for day in (0, 1, 2))
 # `trajectory` gives every step with its time. With the straight schedule particles move at
 # constant speed, so half of the time is half of the way.
 
-flow = NSGFSampler(max_iter=1500, random_state=0).fit(day_0, day_2)
+flow = NSGFSampler(max_iter=1000, random_state=0).fit(day_0, day_2)
 path = flow.trajectory(day_0)
 middle = path.states[np.argmin(np.abs(path.times - 0.5))]
 

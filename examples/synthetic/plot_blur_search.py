@@ -27,7 +27,7 @@ from sknsgf.plotting import plot_particles
 
 X_source, X_target = make_gaussian(2000, random_state=0), make_s_curve(2000, random_state=0)
 search = GridSearchCV(
-    NSGFSampler(max_iter=400, random_state=0),
+    NSGFSampler(max_iter=300, random_state=0),
     {"blur": [0.05, 0.15, 0.5, 1.5]},
     cv=2,
 )
@@ -56,7 +56,7 @@ axes[0].set(
 for blur, ax in zip(blurs, axes[1:], strict=True):
     flow = search.best_estimator_
     if blur != search.best_params_["blur"]:
-        flow = NSGFSampler(blur=blur, max_iter=400, random_state=0).fit(X_source, X_target)
+        flow = NSGFSampler(blur=blur, max_iter=300, random_state=0).fit(X_source, X_target)
     plot_particles(X_target, ax=ax, color="0.85", s=4)
     plot_particles(flow.sample(1000), ax=ax, s=4)
     ax.set(title=f"blur {blur}", xticks=[], yticks=[], xlim=(-2.6, 2.6), ylim=(-4, 4))

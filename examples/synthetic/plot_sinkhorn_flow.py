@@ -57,7 +57,7 @@ paths = {f"particles, blur {blur}": follow(blur) for blur in (0.05, 0.5, 2.0)}
 # point, so the flow can be applied to points that did not exist when it was fitted. None of
 # these 500 did.
 
-flow = NSGFSampler(max_iter=1500, random_state=0).fit(
+flow = NSGFSampler(max_iter=1000, random_state=0).fit(
     make_gaussian(5000, random_state=1), make_s_curve(5000, random_state=1)
 )
 paths["learned flow, unseen points"] = flow.trajectory(X).states
