@@ -1,6 +1,8 @@
 """Entropic transport keeps its laws: marginals, symmetries, closed forms, and its word."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from sknsgf.sinkhorn import (
     squared_cost,
     transport,
 )
+from sknsgf.sinkhorn._blocked import BlockedKernel
+from sknsgf.sinkhorn._kernel import ScaledKernel
 
 TIGHT = {"tol": 1e-9, "max_iter": 500}
 
@@ -246,9 +250,16 @@ def small_memory(monkeypatch):
 
 def shrink_memory(patch):
     """Set limits so low that forty points do not fit."""
-    limits = {"_STORED": 400, "_TOGETHER_CPU": 400, "_BLOCK_CPU": 300, "_SAMPLE": 400}
+    limits = {
+        "_kernel._TOGETHER_CPU": 400,
+        "_blocked.STORED": 400,
+        "_blocked._KEPT": 400,
+        "_blocked._SAMPLE": 200,
+        "_blocked._BLOCK_CPU": 300,
+        "_blocked._GROUP": 4,
+    }
     for name, limit in limits.items():
-        patch.setattr(f"sknsgf.sinkhorn._kernel.{name}", limit)
+        patch.setattr(f"sknsgf.sinkhorn.{name}", limit)
     patch.setattr("sknsgf.sinkhorn._solver._SUBSAMPLE", 15)
 
 
@@ -261,6 +272,26 @@ def test_blocked_equals_dense(dim, generator, device, request):
     blocked = _everything(x, y)
     for one, other in zip(dense, blocked, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_columns_too_far_to_matter_are_dropped(dtype, generator, device, request):
+    x = torch.randn(1, 300, 2, generator=generator, dtype=dtype).to(device)
+    y = 2 * torch.randn(1, 200, 2, generator=generator, dtype=dtype).to(device) + 1
+    g = transport(x, y, epsilon=0.01).potentials.g
+    request.getfixturevalue("small_memory")
+    blocked, dense = BlockedKernel(x, y), ScaledKernel(x, y)
+    # As far as log v may move before it is absorbed.
+    signs = torch.randint(2, (1, 200), generator=generator).to(device, dtype)
+    v = (blocked.reach * (2 * signs - 1)).exp()
+    for kernel in (blocked, dense):
+        kernel.absorb(g, 0.01)
+    assert sum(block.plan.numel() for block in blocked._blocks()) < 0.5 * 300 * 200
+    (u, mass), (dense_u, dense_mass) = blocked.balance(v), dense.balance(v)
+    rounding = 1e3 * torch.finfo(dtype).eps
+    gap = blocked.potential(u) - dense.potential(dense_u)
+    assert gap.abs().max() < rounding * float(squared_cost(x, y).max())
+    assert (mass - dense_mass).abs().sum() < 300 * rounding
 
 
 def _everything(x, y):
@@ -544,3 +575,48 @@ def test_values_that_are_not_finite_raise(bad, device):
     x = torch.full((4, 2), bad, device=device)
     with pytest.raises(ValueError, match="NaN, infinity"):
         transport(x, torch.zeros(4, 2, device=device), epsilon=0.1)
+
+
+# Precision
+
+
+@contextmanager
+def under_autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        yield lambda: torch.is_autocast_enabled("cpu")
+
+
+@contextmanager
+def at_medium_precision():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield lambda: torch.get_float32_matmul_precision() == "medium"
+    torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def in_tf32():
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, True
+    yield lambda: matmul.allow_tf32
+    matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("coarse_products", [under_autocast, at_medium_precision, in_tf32])
+def test_products_are_exact_whatever_the_process_prefers(coarse_products, device):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(512, 600, generator=generator).to(device) for _ in range(2))
+    exact = sinkhorn_velocity(x, y, blur=3.0).velocity
+    with coarse_products() as are_still_chosen:
+        velocity = sinkhorn_velocity(x, y, blur=3.0).velocity
+        assert are_still_chosen()
+    assert torch.equal(velocity, exact)
+
+
+def test_overlapping_threads_give_the_chosen_precision_back(clouds):
+    torch.set_float32_matmul_precision("high")
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(transport, *clouds, epsilon=0.1 * i) for i in range(1, 20)]
+    assert all(job.result().potentials.converged for job in jobs)
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision("highest")

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-_LOG2E = math.log2(math.e)
+from sknsgf.sinkhorn._precision import in_full_precision
+
+LOG2E = math.log2(math.e)
 
 # Below this many bits under its row's maximum an entry is held at a floor: it no longer
 # matters to the plan, but a column made of such entries still knows which way to move,
 # and denormal numbers (several times slower) never appear.
-_FLOOR = -86.0
+FLOOR = -86.0
 
 # Entries of a kernel up to which it is kept in memory (with the inner products behind it
-# 256 MB in single precision). A larger one is formed again, block of rows by block of rows,
-# at each product. Problems of a batch are solved together up to as many entries in all; on
-# a CPU up to what its last cache holds.
-_STORED = 2**25
+# 256 MB in single precision). Problems of a batch are solved together up to as many entries
+# in all; on a CPU up to what its last cache holds.
+STORED = 2**25
 _TOGETHER_CPU = 2**22
-_BLOCK_CPU = 2**19
-_BLOCK_ACCELERATOR = 2**25
-_SAMPLE = 2**24  # entries of the sample of rows that stands for a kernel not stored
 
 # Up to this dimension differences of coordinates are both faster and more precise.
 _FEW = 3
 
 
+@in_full_precision
 def squared_cost(x: Tensor, y: Tensor) -> Tensor:
     r"""Cost :math:`\tfrac12\|x_i - y_j\|^2` between all pairs of rows.
 
@@ -80,15 +78,14 @@ def half_squared_norm(x: Tensor) -> Tensor:
 
 def problems_together(x: Tensor, y: Tensor) -> int:
     """How many problems of a batch (B, n, d), (B, m, d) to solve at a time."""
-    limit = _TOGETHER_CPU if x.device.type == "cpu" else _STORED
+    limit = _TOGETHER_CPU if x.device.type == "cpu" else STORED
     return max(1, limit // (x.shape[1] * y.shape[1]))
 
 
 class ScaledKernel:
     r"""The kernel :math:`P_{ij} = \exp((g_j - \tfrac12\|x_i - y_j\|^2) / \epsilon - s_i)`.
 
-    The shift :math:`s_i` makes the largest entry of each row one. A kernel too large to
-    store is formed again in blocks of rows at each product.
+    The shift :math:`s_i` makes the largest entry of each row one.
 
     Parameters
     ----------
@@ -103,136 +100,98 @@ class ScaledKernel:
         The inner products of rows and columns, if they are known.
     """
 
+    reach = 12.0  # nats that log v may move before it is absorbed
+
     def __init__(self, x: Tensor, y: Tensor, *, same: bool = False, inner: Tensor | None = None):
-        self.same = same
+        self.same, self.few = same, x.shape[-1] <= _FEW
         self.offset, self.x, self.y = _centred(x, y) if inner is None else (0.0, x, y)
-        self.columns, self.y_norm = self.y.mT, half_squared_norm(self.y)
-        self.stored = len(x) * x.shape[1] * y.shape[1] <= _STORED
-        self.scores = inner
-        if x.shape[-1] <= _FEW:  # then inner products are as quickly formed as read
-            self.columns = self.columns.contiguous()
-        elif self.stored and inner is None:
-            self.scores = self.x @ self.columns
-        # The kernel, or room for a block of it: fresh memory for each block would scatter
-        # over the heap and make it grow.
-        self.plan = x.new_empty(len(x), x.shape[1] if self.stored else self._size(), y.shape[1])
-        self.sample: ScaledKernel | None = None
+        self.y_norm = half_squared_norm(self.y)
+        # In few dimensions inner products are as quickly formed as read.
+        self.columns = self.y.mT.contiguous() if self.few else self.y.mT
+        self._make_room(inner)
+
+    def _make_room(self, inner: Tensor | None) -> None:
+        self.scores = self.x @ self.columns if inner is None and not self.few else inner
+        self.plan = self.x.new_empty(*self.x.shape[:2], self.y.shape[1])
 
     def absorb(self, g: Tensor, epsilon: float) -> None:
         """Form the kernel of a potential (B, m) at a temperature: the only exp pass."""
-        self.g, self.epsilon, self.per_bit = g, epsilon, _LOG2E / epsilon  # exp2 beats exp
-        self.bias = ((g - self.y_norm) * self.per_bit).unsqueeze(-2)
-        self.shift = torch.empty_like(self.x[..., 0])
-        for rows in self._slices():
-            logits = self._logits(rows)
-            self.shift[:, rows] = logits.amax(-1)
-            if self.stored:
-                self._exponential(logits, rows)
-        if self.sample is not None:
-            self.sample.absorb(g, epsilon)
-
-    def keep_sample(self) -> None:
-        """Store the kernel of evenly spaced rows, to stand for this one in the Hessian."""
-        stride = math.ceil(len(self.x) * self.x.shape[1] * self.y.shape[1] / _SAMPLE)
-        self.sample = ScaledKernel(self.x[:, ::stride], self.y)
+        self.g, self.epsilon, per_bit = g, epsilon, LOG2E / epsilon  # exp2 beats exp
+        bias = ((g - self.y_norm) * per_bit).unsqueeze(-2)
+        if self.scores is None:
+            fill_logits(self.plan, self.x * per_bit, self.columns, bias)
+        else:
+            torch.add(bias, self.scores, alpha=per_bit, out=self.plan)
+        self.shift = self.plan.amax(-1)
+        exponentiate(self.plan, self.shift)
+        if self.same:
+            self.plan.diagonal(0, -2, -1).fill_(1)
 
     def forward(self, v: Tensor) -> Tensor:
         """Multiply by a vector on the column side: (B, m) to (B, n)."""
-        return _joined([_row_sums(plan, v) for _, plan in self._blocks()], -1)
+        return row_sums(self.plan, v)
 
     def balance(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Find the row scaling u with u ∘ P v = 1, and the column masses v ∘ Pᵀ u."""
-        u, mass = [], torch.zeros_like(v).unsqueeze(-2)
-        for _, plan in self._blocks():
-            u.append(_row_sums(plan, v).reciprocal_())
-            mass.baddbmm_(u[-1].unsqueeze(-2), plan)
-        return _joined(u, -1), mass.squeeze(-2).mul_(v)
+        u = row_sums(self.plan, v).reciprocal_()
+        return u, torch.bmm(u.unsqueeze(-2), self.plan).squeeze(-2).mul_(v)
 
     def smooth(self, v: Tensor, weights: Tensor) -> Tensor:
         """Pᵀ (weights ∘ P v) of rows (B, 1, m), the product of which the Hessian is made."""
-        image = torch.zeros_like(v)
-        for rows, plan in self._blocks():
-            image.baddbmm_(torch.bmm(v, plan.mT).mul_(weights[..., rows]), plan)
-        return image
+        return torch.bmm(torch.bmm(v, self.plan.mT).mul_(weights), self.plan)
+
+    def curvature(self, v: Tensor, u: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+        """Diagonal term of the Hessian, and the weight each row has in the other."""
+        return mass, u.square()
+
+    def use_more_rows(self, *, all_rows: bool) -> None:
+        """Trust a sample of the rows less, where one stands for them in the Hessian."""
 
     def project(self, u: Tensor, v: Tensor) -> Tensor:
         """Mean of the columns' points for each row of the scaled plan: (B, n, d).
 
-        Uses the kernel up.
+        In more than a few dimensions it turns the kernel into the plan.
         """
-        if self.x.shape[-1] <= _FEW:
-            points = self.columns * v.unsqueeze(-2)
-            images = [torch.bmm(points, plan.mT).mT for _, plan in self._blocks()]
-            return _joined(images, -2).mul(u.unsqueeze(-1)).add_(self.offset)
-        weights = (
-            plan.mul_(v.unsqueeze(-2)).mul_(u[:, rows].unsqueeze(-1))
-            for rows, plan in self._blocks()
-        )
-        return _joined([weighted_means(w, self.y) for w in weights], -2).add_(self.offset)
+        if self.few:
+            image = torch.bmm(self.columns * v.unsqueeze(-2), self.plan.mT)
+            return image.mul_(u.unsqueeze(-2)).mT + self.offset
+        self.plan.mul_(v.unsqueeze(-2)).mul_(u.unsqueeze(-1))
+        return weighted_means(self.plan, self.y).add_(self.offset)
 
     def potential(self, u: Tensor) -> Tensor:
         """Soft minimum over the columns, a potential on the rows, from the row scaling."""
-        log_mass = self.shift / _LOG2E - u.log() - math.log(self.y.shape[1])
+        log_mass = self.shift / LOG2E - u.log() - math.log(self.y.shape[1])
         x_norm = self.y_norm if self.same else half_squared_norm(self.x)
         return x_norm - self.epsilon * log_mass
 
     def select(self, problems: Tensor) -> ScaledKernel:
         """Copy the kernel of a subset of the problems."""
-        chosen = object.__new__(ScaledKernel)
+        chosen = object.__new__(type(self))
         chosen.__dict__.update(
             {k: a[problems] if isinstance(a, Tensor) else a for k, a in vars(self).items()}
         )
-        chosen.sample = self.sample and self.sample.select(problems)
         return chosen
 
     def update(self, problems: Tensor, chosen: ScaledKernel) -> None:
         """Put back what the subset has absorbed."""
         self.g, self.shift = self.g.clone(), self.shift.clone()
         self.g[problems], self.shift[problems] = chosen.g, chosen.shift
-        if self.stored:
-            self.plan[problems] = chosen.plan
+        self.plan[problems] = chosen.plan
 
-    def _logits(self, rows: slice) -> Tensor:
-        """Exponents of a block of rows in bits, short of a constant per row.
 
-        As |x|² is such a constant only inner products are needed.
-        """
-        x = self.x[:, rows]
-        out = self.plan[:, rows] if self.stored else self.plan[:, : x.shape[1]]
-        if self.scores is not None:
-            return torch.add(self.bias, self.scores[:, rows], alpha=self.per_bit, out=out)
-        x = x * self.per_bit
-        if x.shape[-1] > _FEW:
-            return torch.baddbmm(self.bias, x, self.columns, out=out)
-        logits = self.bias
-        for k in range(x.shape[-1]):
-            products = x[..., k : k + 1], self.columns[:, k : k + 1]
-            logits = torch.addcmul(logits, *products, out=out)
-        return logits
+def fill_logits(out: Tensor, x: Tensor, columns: Tensor, bias: Tensor) -> Tensor:
+    """Write x_i · y_j + bias_j, from rows (..., n, d) and columns (..., d, m)."""
+    if x.shape[-1] > _FEW:
+        return torch.matmul(x, columns, out=out).add_(bias)
+    for k in range(x.shape[-1]):
+        factors = x[..., k : k + 1], columns[..., k : k + 1, :]
+        torch.addcmul(bias if k == 0 else out, *factors, out=out)
+    return out
 
-    def _exponential(self, logits: Tensor, rows: slice) -> Tensor:
-        plan = logits.sub_(self.shift[:, rows].unsqueeze(-1)).clamp_(min=_FLOOR).exp2_()
-        if self.same:
-            plan.diagonal(rows.start, -2, -1).fill_(1)
-        return plan
 
-    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        if self.stored:
-            yield slice(None), self.plan
-            return
-        for rows in self._slices():
-            yield rows, self._exponential(self._logits(rows), rows)
-
-    def _slices(self) -> list[slice]:
-        size = self._size()
-        return [slice(start, start + size) for start in range(0, self.x.shape[1], size)]
-
-    def _size(self) -> int:
-        """Rows of a block."""
-        block = _BLOCK_CPU if self.x.device.type == "cpu" else _BLOCK_ACCELERATOR
-        # A matrix product over fewer rows than this would wait for the columns' points.
-        least = 1 if self.x.shape[-1] <= _FEW else 64
-        return max(least, block // (len(self.x) * self.y.shape[1]))
+def exponentiate(logits: Tensor, shift: Tensor) -> None:
+    """Turn exponents (B, n, m) in bits into entries below one, in place."""
+    logits.sub_(shift.unsqueeze(-1)).clamp_(min=FLOOR).exp2_()
 
 
 def _centred(x: Tensor, y: Tensor) -> tuple[Tensor | float, Tensor, Tensor]:
@@ -249,11 +208,8 @@ def _is_small(centre: Tensor, points: Tensor) -> bool:
     return bool((half_squared_norm(centre) <= 0.8 * norms).all())
 
 
-def _joined(blocks: list[Tensor], dim: int) -> Tensor:
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim)
-
-
-def _row_sums(plan: Tensor, v: Tensor) -> Tensor:
+def row_sums(plan: Tensor, v: Tensor) -> Tensor:
+    """Multiply (B, n, m) by a vector (B, m)."""
     # In bmm a row vector times a matrix is never slower than a matrix times a column, and on
     # some machines an order of magnitude faster.
     return torch.bmm(v.unsqueeze(-2), plan.mT).squeeze(-2)

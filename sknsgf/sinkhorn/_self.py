@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor
 
+from sknsgf.sinkhorn._blocked import make_kernel
 from sknsgf.sinkhorn._kernel import ScaledKernel
 from sknsgf.sinkhorn._solver import SinkhornPotentials
 
@@ -29,7 +30,7 @@ def solve_self_batch(
     inner: Tensor | None = None,
 ) -> tuple[SinkhornPotentials, ScaledKernel, tuple[Tensor, Tensor]]:
     """Solve problems of shape (B, n, d); return the kernel and its scalings u, w as well."""
-    kernel = ScaledKernel(x, x, same=True, inner=inner)
+    kernel = make_kernel(x, x, same=True, inner=inner)
     kernel.absorb(torch.zeros_like(x[..., 0]), epsilon)
     log_w = _guess(kernel, g)
     log_rows, error = _residual(kernel, log_w)

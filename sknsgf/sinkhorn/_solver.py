@@ -14,12 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sknsgf.sinkhorn._blocked import BlockedKernel, make_kernel
 from sknsgf.sinkhorn._kernel import ScaledKernel, half_squared_norm
 
 _MAX_NEWTON_STEP = 4.0  # nats; the quadratic model means nothing further out
-_ABSORB_AT = 12.0  # nats of log v at which the scaling moves into the potential
 _MAX_CG = 60
 _CG_GOAL = 3e-3  # of the squared residual; the velocity shows what it leaves tenfold
+_POOR_STEP = 0.3  # of the error left, from which on a sampled Hessian takes more rows
 _COARSE_ITER = 8  # outer iterations spent on each temperature above the last
 _POOR_GUESS = 4e-2  # marginal error above which a warm start passes by warmer temperatures
 _TINY = 1e-30  # keeps a solved problem's 0 / 0 out of the batch
@@ -83,14 +84,12 @@ def solve_batch(
     inner: Tensor | None = None,
 ) -> tuple[SinkhornPotentials, ScaledKernel, _Scaling]:
     """Solve problems of shape (B, n, d), (B, m, d); return the scaled plan as well."""
-    kernel = ScaledKernel(x, y, inner=inner)
-    if not kernel.stored:
-        kernel.keep_sample()
-    if g is None:
-        g, n_coarse = _cold_guess(kernel, epsilon)
-        scaling = _absorb(kernel, g, epsilon)
-    else:
-        scaling, n_coarse = _warm_guess(kernel, g, epsilon)
+    kernel = make_kernel(x, y, inner=inner)
+    if g is None and isinstance(kernel, BlockedKernel):
+        g = _guess_from_subsample(kernel, epsilon)
+    scaling, n_coarse = (
+        _cold_guess(kernel, epsilon) if g is None else _warm_guess(kernel, g, epsilon)
+    )
     # One step even within the tolerance: along a flow the errors of a guess would add up
     # while the velocity shrinks.
     scaling, n_iter = _improve(kernel, _iterate(kernel, scaling), tol, max_iter - 1)
@@ -101,10 +100,8 @@ def solve_batch(
     return potentials, kernel, scaling
 
 
-def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[Tensor, int]:
-    """Lower the temperature from the spread of the data to twice epsilon."""
-    if not kernel.stored:
-        return _guess_from_subsample(kernel, epsilon)
+def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[_Scaling, int]:
+    """Lower the temperature from the spread of the data to epsilon."""
     # This potential is exact where the temperature is high: rows see only x_i · y_j.
     g = half_squared_norm(kernel.y - kernel.x.mean(-2, keepdim=True))
     spread = _spread(kernel.x, kernel.y)
@@ -113,7 +110,8 @@ def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[Tensor, int]:
             "x or y holds NaN, infinity, or values too large to multiply: remove or rescale them."
         )
     n_levels = max(0, math.ceil(math.log2(spread / epsilon)))
-    return _anneal(kernel, g, [epsilon * 2.0**k for k in range(n_levels, 0, -1)], 5e-2)
+    g, n_iter = _anneal(kernel, g, [epsilon * 2.0**k for k in range(n_levels, 0, -1)], 5e-2)
+    return _absorb(kernel, g, epsilon), n_iter
 
 
 def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scaling, int]:
@@ -125,14 +123,14 @@ def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scali
     return _absorb(kernel, g, epsilon), n_iter
 
 
-def _guess_from_subsample(kernel: ScaledKernel, epsilon: float) -> tuple[Tensor, int]:
+def _guess_from_subsample(kernel: ScaledKernel, epsilon: float) -> Tensor:
     """Solve for evenly spaced points and extend to all columns by the soft minimum."""
     x, y = _thin(kernel.x, _SUBSAMPLE), _thin(kernel.y, _SUBSAMPLE)
     potentials, *_ = solve_batch(x, y, epsilon, 1e-2, 20)
-    extension = ScaledKernel(kernel.y, x)
+    extension = make_kernel(kernel.y, x)
     extension.absorb(potentials.f, epsilon)
     u = 1 / extension.forward(torch.ones_like(potentials.f))
-    return extension.potential(u), potentials.n_iter
+    return extension.potential(u)
 
 
 def _thin(cloud: Tensor, size: int) -> Tensor:
@@ -172,8 +170,6 @@ def _improve(
             kernel.update(unsolved, part)
             return scaling.update(unsolved, improved), iteration + n
         scaling = _iterate(kernel, scaling)
-        if float(scaling.log_v.abs().amax()) > _ABSORB_AT:
-            scaling = _absorb(kernel, kernel.g + kernel.epsilon * scaling.log_v, kernel.epsilon)
     return scaling, max_iter
 
 
@@ -186,10 +182,14 @@ def _iterate(kernel: ScaledKernel, scaling: _Scaling) -> _Scaling:
     """One Newton step and one Sinkhorn sweep; the sweep alone where Newton did not help."""
     trial = _sweep(kernel, _scale(kernel, scaling.log_v + _newton_step(kernel, scaling)))
     failed = ~(trial.error < scaling.error)
-    if not bool(failed.any()):
-        return trial
-    kernel.sample = None  # a sample of the rows may have been too little
-    return trial.update(failed, _sweep(kernel, scaling).select(failed))
+    any_failed = bool(failed.any())
+    if any_failed or float(trial.error.max()) > _POOR_STEP * float(scaling.error.max()):
+        kernel.use_more_rows(all_rows=any_failed)
+    if any_failed:
+        trial = trial.update(failed, _sweep(kernel, scaling).select(failed))
+    if float(trial.log_v.abs().amax()) > kernel.reach:
+        trial = _absorb(kernel, kernel.g + kernel.epsilon * trial.log_v, kernel.epsilon)
+    return trial
 
 
 def _scale(kernel: ScaledKernel, log_v: Tensor) -> _Scaling:
@@ -212,28 +212,17 @@ def _newton_step(kernel: ScaledKernel, scaling: _Scaling) -> Tensor:
     The damping, proportional to the error (Levenberg), tames the near-assignment regime,
     where the Hessian is close to singular, and fades at the solution.
     """
-    sample = kernel.sample or kernel
-    curvature, weights = _curvature(kernel, scaling)
+    curvature, weights = kernel.curvature(scaling.v, scaling.u, scaling.column_mass)
     root = (curvature + 0.03 * scaling.error.unsqueeze(-1) * scaling.column_mass).sqrt()
     missing = scaling.u.shape[-1] / root.shape[-1] - scaling.column_mass
     scale, weights = (scaling.v / root).unsqueeze(-2), weights.unsqueeze(-2)
 
     def hessian(p: Tensor) -> Tensor:
-        return torch.addcmul(p, scale, sample.smooth(scale * p, weights), value=-1)
+        return torch.addcmul(p, scale, kernel.smooth(scale * p, weights), value=-1)
 
     step = _conjugate_gradients(hessian, (missing / root).unsqueeze(-2)).squeeze(-2) / root
     step = step - step.mean(-1, keepdim=True)
-    longest = step.abs().amax(-1, keepdim=True)
-    return step * (_MAX_NEWTON_STEP / longest.clamp(min=_MAX_NEWTON_STEP))
-
-
-def _curvature(kernel: ScaledKernel, scaling: _Scaling) -> tuple[Tensor, Tensor]:
-    """Diagonal term of the Hessian, and the weight each of its rows has in the other."""
-    if kernel.sample is None:
-        return scaling.column_mass, scaling.u.square()
-    u, mass = kernel.sample.balance(scaling.v)
-    share = kernel.x.shape[1] / u.shape[-1]
-    return share * mass, share * u.square()
+    return step.clamp(-_MAX_NEWTON_STEP, _MAX_NEWTON_STEP)
 
 
 def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], residual: Tensor) -> Tensor:

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sknsgf.sinkhorn._blocked import make_kernel
 from sknsgf.sinkhorn._kernel import (
     ScaledKernel,
     problems_together,
     squared_cost,
     weighted_means,
 )
+from sknsgf.sinkhorn._precision import in_full_precision
 from sknsgf.sinkhorn._self import is_identity, solve_self_batch
 from sknsgf.sinkhorn._solver import SinkhornPotentials, solve_batch
 
@@ -40,7 +42,10 @@ class Plan(NamedTuple):
 
     def average(self, values: Tensor) -> Tensor:
         """Mean of the columns' values for each row: (B, m, k) to (B, n, k)."""
-        return values if self.weights is None else weighted_means(self.weights, values)
+        return values if self.weights is None else _average(self.weights, values)
+
+
+_average = in_full_precision(weighted_means)
 
 
 class Transport(NamedTuple):
@@ -81,6 +86,7 @@ class SinkhornDivergence(NamedTuple):
     converged: Tensor
 
 
+@in_full_precision
 def transport(
     x: Tensor,
     y: Tensor,
@@ -160,6 +166,7 @@ def transport(
     return _by_problems(solve, x, y, g, inner)
 
 
+@in_full_precision
 def self_transport(
     x: Tensor,
     *,
@@ -207,7 +214,7 @@ def self_transport(
     def solve(x: Tensor, _: Tensor, *known: Tensor | None) -> Transport:
         potentials, kernel, scalings = solve_self_batch(x, epsilon, tol, max_iter, *known)
         if is_identity(*scalings):
-            return Transport(x, potentials, _kept(kernel, None))
+            return Transport(x, potentials, _kept(kernel, identity=True))
         return _transport(kernel, *scalings, potentials)
 
     return _by_problems(solve, x, x, g, inner)
@@ -241,16 +248,17 @@ def _transport(
     kernel: ScaledKernel, u: Tensor, v: Tensor, potentials: SinkhornPotentials
 ) -> Transport:
     projection = kernel.project(u, v)  # which turns the kernel into the plan
-    return Transport(projection, potentials, _kept(kernel, kernel.plan))
+    return Transport(projection, potentials, _kept(kernel))
 
 
-def _kept(kernel: ScaledKernel, weights: Tensor | None) -> Plan | None:
+def _kept(kernel: ScaledKernel, *, identity: bool = False) -> Plan | None:
     # Half the products that a step takes are by this plan, and none by the identity.
-    many = (1.5 if weights is None or not kernel.same else 3) * max(kernel.plan.shape[1:])
+    share = 1.5 if identity or not kernel.same else 3
     centred = isinstance(kernel.offset, Tensor)
+    many = share * max(kernel.x.shape[1], kernel.y.shape[1])
     if kernel.scores is None or centred or kernel.x.shape[-1] < many:
         return None
-    return Plan(kernel.scores, weights)
+    return Plan(kernel.scores, None if identity else kernel.plan)
 
 
 def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
@@ -286,6 +294,7 @@ def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
     return torch.exp(excess / epsilon) / (x.shape[-2] * y.shape[-2])
 
 
+@in_full_precision
 def barycentric_projection(x: Tensor, y: Tensor, g: Tensor, epsilon: float) -> Tensor:
     r"""Send each particle to the mean of the targets it is coupled to.
 
@@ -331,13 +340,21 @@ def barycentric_projection(x: Tensor, y: Tensor, g: Tensor, epsilon: float) -> T
     """
     _check_clouds(x, y)
     _check_epsilon(epsilon)
-    kernel = ScaledKernel(_batched(x, 2), _batched(y, 2))
-    kernel.absorb(_batched(g, 1), epsilon)
-    ones = torch.ones_like(kernel.g)
-    image = kernel.project(1 / kernel.forward(ones), ones)
+    xs, ys, potential = _batched(x, 2), _batched(y, 2), _batched(g, 1)
+    size = problems_together(xs, ys)
+    groups = zip(xs.split(size), ys.split(size), potential.split(size), strict=True)
+    image = torch.cat([_project(*group, epsilon) for group in groups])
     return image if x.ndim == 3 else image.squeeze(0)
 
 
+def _project(x: Tensor, y: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    kernel = make_kernel(x, y)
+    kernel.absorb(g, epsilon)
+    ones = torch.ones_like(g)
+    return kernel.project(1 / kernel.forward(ones), ones)
+
+
+@in_full_precision
 def sinkhorn_divergence(
     x: Tensor, y: Tensor, *, blur: float, tol: float = _TOL, max_iter: int = _MAX_ITER
 ) -> SinkhornDivergence:
