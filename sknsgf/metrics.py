@@ -278,6 +278,8 @@ def make_transport_scorer(
 
     Raises
     ------
+    TypeError
+        If `metric` cannot be called; on scoring, if the estimator is no sampler of this package.
     ValueError
         If both `greater_is_better` and `optimum` are given.
 
@@ -312,6 +314,8 @@ def make_transport_scorer(
     >>> search.fit(X, X + 10).best_params_
     {'max_iter': 200}
     """
+    if not callable(metric):
+        raise TypeError(f"metric must be a function of two clouds, got {metric!r}.")
     if greater_is_better and optimum is not None:
         raise ValueError("greater_is_better and optimum exclude each other: pass one of them.")
     return TransportScorer(metric, greater_is_better, optimum, parameters)
@@ -344,6 +348,11 @@ class TransportScorer:
         estimator = getattr(estimator, "best_estimator_", estimator)
         if isinstance(estimator, Pipeline):
             estimator, X_source, X_target = _enter_last_step(estimator, X_source, X_target)
+        if not hasattr(estimator, "evaluate"):
+            raise TypeError(
+                f"{type(estimator).__name__} cannot be judged by {self}: expected a sampler, such "
+                "as NSGFSampler, or a pipeline or search that ends in one."
+            )
         metric = partial(self.metric, **self.parameters)
         value = estimator.evaluate(metric, X_source, y, X_target=X_target)
         if self.optimum is not None:

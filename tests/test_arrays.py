@@ -182,6 +182,8 @@ class TestParameters:
             ({"n_steps": True}, "n_steps must not be a boolean"),
             ({"blur": np.True_}, "blur"),
             ({"max_iter": "100"}, "max_iter"),
+            ({"hidden_layer_sizes": (True,)}, "positive integers"),
+            ({"network": torch.nn.Linear}, r"network\(\(2,\)\) failed.*shape of a row"),
             ({"learning_rate": "0.1"}, "learning_rate"),
             ({"random_state": False}, "random_state must not be a boolean"),
             ({"source": NSGFSampler}, r"source is the class NSGFSampler.*NSGFSampler\(\.\.\.\)"),

@@ -92,6 +92,13 @@ class TestScorers:
         with pytest.raises(ValueError, match="target is missing"):
             SCORERS["w2"](flows[0], X)
 
+    def test_misuse_is_said(self, flows):
+        for misuse in (make_transport_scorer, lambda metric: flows[0].evaluate(metric, X, Y)):
+            with pytest.raises(TypeError, match="function of two clouds, got 'w2'"):
+                misuse("w2")
+        with pytest.raises(TypeError, match=r"StandardScaler cannot be judged.*NSGFSampler"):
+            SCORERS["w2"](StandardScaler().fit(X), X, Y)
+
     def test_survive_pickling_and_show_what_they_are(self, flows):
         again = pickle.loads(pickle.dumps(SCORERS["auc"]))
         assert again(flows[0], X, Y) == SCORERS["auc"](flows[0], X, Y)

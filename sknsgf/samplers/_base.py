@@ -470,6 +470,8 @@ class BaseFlowSampler(
         ------
         NotFittedError
             If the sampler has not been fitted.
+        TypeError
+            If `metric` cannot be called.
         ValueError
             If the arrays are unusable, as in `fit`.
 
@@ -488,6 +490,8 @@ class BaseFlowSampler(
         >>> flow.evaluate(w2_distance, X, X + 10) < 0.5
         True
         """
+        if not callable(metric):
+            raise TypeError(f"metric must be a function of two clouds, got {metric!r}.")
         moved, target = self._moved_and_target(X_source, y, X_target)
         return metric(self._units.outward(moved, target.dtype), target)
 

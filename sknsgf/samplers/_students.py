@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -43,13 +43,23 @@ def make_network(
     else:
         with seeded(seed):
             if not isinstance(network, str):
-                made = network(tuple(image_shape) if image_shape else (n_features,))
+                made = _call_factory(network, tuple(image_shape or (n_features,)))
             elif image_shape and network != "mlp":
                 made = VelocityUNet(image_shape)
             else:
                 made = VelocityMLP(n_features, hidden_layer_sizes)
     _check_network(made, n_features)
     return made.float()
+
+
+def _call_factory(factory: Callable[[tuple[int, ...]], Any], shape: tuple[int, ...]) -> Any:
+    try:
+        return factory(shape)
+    except TypeError as error:
+        raise ValueError(
+            f"network({shape}) failed: {error}. Pass a module, or a callable that takes the "
+            "shape of a row and returns one."
+        ) from error
 
 
 def resume(fitted: Any, made: nn.Module) -> Any:
@@ -118,7 +128,10 @@ def check_image_shape(image_shape: Any, network: Any, n_features: int) -> None:
 
 def check_hidden_layer_sizes(hidden_layer_sizes: Sequence[int]) -> None:
     """Raise unless they are positive integers."""
-    if not all(isinstance(width, Integral) and width > 0 for width in hidden_layer_sizes):
+    if not all(
+        isinstance(width, Integral) and not isinstance(width, bool) and width > 0
+        for width in hidden_layer_sizes
+    ):
         raise ValueError(
             f"hidden_layer_sizes must hold positive integers, got {hidden_layer_sizes!r}."
         )
