@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from sknsgf.ode import METHODS, integrate, invert
+from sknsgf.ode import METHODS, change_of_variables, integrate, invert
 
 ORDERS = {"euler": 1, "heun": 2, "rk4": 4}
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -155,3 +155,69 @@ def test_dtype_is_kept(method, solve, dtype, x):
 def test_unknown_method_names_the_options(solve, x):
     with pytest.raises(ValueError, match=r"euler.*heun.*rk4.*'midpoint'"):
         solve(tilted_square, x, grid(0, 1, 3, x), method="midpoint")
+
+
+class TestChangeOfVariables:
+    grid = torch.tensor([0.0, 0.1, 0.4, 1.0], dtype=torch.float64)
+
+    @staticmethod
+    def swirl(t, x):
+        """A flow that bends, stretches and depends on time."""
+        turned = torch.stack([-x[:, 1], x[:, 0]], 1)
+        return (1 + t).unsqueeze(-1) * turned * x.square().sum(-1, keepdim=True).neg().exp() + x
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_undoes_integration_to_the_last_digit(self, method):
+        start = torch.randn(50, 2, dtype=torch.float64)
+        end = integrate(self.swirl, start, self.grid, method=method).x[-1]
+        undone = change_of_variables(self.swirl, end, self.grid, method=method)
+        assert undone.reached.all()
+        torch.testing.assert_close(undone.x, start, rtol=0, atol=1e-8)
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_volumes_are_those_of_the_whole_map(self, method):
+        start = torch.randn(20, 2, dtype=torch.float64)
+
+        def end(row):
+            return integrate(self.swirl, row[None], self.grid, method=method).x[-1, 0]
+
+        jacobians = torch.stack([torch.autograd.functional.jacobian(end, row) for row in start])
+        ends = torch.stack([end(row) for row in start])
+        undone = change_of_variables(self.swirl, ends, self.grid, method=method)
+        torch.testing.assert_close(undone.log_det, jacobians.det().abs().log(), rtol=0, atol=1e-7)
+
+    def test_linear_steps_in_many_dimensions(self):
+        generator = torch.Generator().manual_seed(0)
+        matrix = torch.randn(20, 20, dtype=torch.float64, generator=generator) / 10
+        x = torch.randn(5, 20, dtype=torch.float64, generator=generator)
+        undone = change_of_variables(lambda t, x: x @ matrix, x, self.grid)
+        steps = [torch.eye(20).double() + h * matrix for h in self.grid.diff()]
+        expected = sum(step.det().abs().log() for step in steps)
+        torch.testing.assert_close(undone.log_det, expected.expand(5))
+
+    def test_a_projection_is_undone_where_it_can_be(self):
+        """x' = x³ is reached from everywhere although its slope vanishes at 0."""
+        once = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        x = torch.linspace(-2, 2, 8, dtype=torch.float64)[:, None]
+        undone = change_of_variables(lambda t, x: x**3 - x, x**3, once)
+        assert undone.reached.all()
+        torch.testing.assert_close(undone.x, x, rtol=0, atol=1e-6)
+
+    def test_what_nothing_is_carried_to_is_told(self):
+        """x' = x² reaches no negative number, and positive ones twice."""
+        once = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        x = torch.tensor([[-1.0], [0.5], [4.0]], dtype=torch.float64)
+        undone = change_of_variables(lambda t, x: x.square() - x, x, once)
+        assert undone.reached.tolist() == [False, True, True]
+        torch.testing.assert_close(undone.x[1:].square(), x[1:])
+        back = change_of_variables(lambda t, x: -2 * x, x, once)
+        assert back.folded.all()
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_any_gradient_mode_and_precision(self, mode):
+        with mode():
+            x = torch.ones(3, 2)
+            undone = change_of_variables(lambda t, x: x, x, self.grid)
+        assert undone.log_det.dtype == torch.float32
+        expected = 2 * self.grid.diff().log1p().sum().float()
+        torch.testing.assert_close(undone.log_det, expected.expand(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from inspect import signature
 from typing import Any, Protocol
 
@@ -91,6 +92,10 @@ class GaussianNoise:
         """Draw n rows."""
         return torch.randn(n, self.n_features, dtype=torch.float32, generator=generator)
 
+    def log_density(self, x: Tensor) -> Tensor:
+        """Evaluate the logarithm of the density at n points, in standardised units."""
+        return -(x.square().sum(-1) + x.shape[1] * math.log(2 * math.pi)) / 2
+
 
 class UserSource:
     """Rows from an object's ``sample`` method, as of scikit-learn's density estimators.
@@ -132,6 +137,12 @@ class UserSource:
                 f"{rows.shape}{'' if np.isfinite(rows).all() else ' with NaN or infinity'}."
             )
         return self.units.inward(rows)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Evaluate the logarithm of the density at n points, in standardised units."""
+        rows = self.units.outward(x, np.dtype(np.float64))
+        density = np.asarray(self.distribution.score_samples(rows), dtype=np.float64)
+        return torch.from_numpy(density).to(x) + x.shape[1] * math.log(self.units.scale)
 
     def _sample(self, n: int, random_state: np.random.RandomState) -> Any:
         distribution = self.distribution
