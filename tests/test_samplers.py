@@ -4,7 +4,6 @@ import copy
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -36,6 +35,31 @@ X_TARGET = rng.uniform(-1, 1, size=(400, 2)) * [3, 1] + [10, -5]
 
 def quick(**parameters):
     return NSGFSampler(**{"max_iter": 30, "random_state": 0, **parameters})
+
+
+@pytest.fixture
+def simulations(monkeypatch):
+    """Particles and targets drawn for the pools, a pair of arrays a pool."""
+    pools = []
+
+    def recording(draw, rows):
+        def draw_and_keep(n, generator):
+            rows.append(draw(n, generator).numpy())
+            return torch.from_numpy(rows[-1])
+
+        return draw_and_keep
+
+    def simulate(draw_source, draw_target, *arguments, **settings):
+        draws = [], []
+        pool = simulate_sinkhorn_flow(
+            *map(recording, (draw_source, draw_target), draws), *arguments, **settings
+        )
+        # The first target drawn is no particle's: it tells the width.
+        pools.append((np.concatenate(draws[0]), np.concatenate(draws[1][1:])))
+        return pool
+
+    monkeypatch.setattr("sknsgf.samplers._nsgf.simulate_sinkhorn_flow", simulate)
+    return pools
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +182,40 @@ class TestFit:
         np.testing.assert_array_equal(on_disk.transform(X_SOURCE), in_memory.transform(X_SOURCE))
         assert not list((tmp_path / "pool").iterdir())
 
-    def test_early_stopping_keeps_a_held_out_loss(self):
-        flow = quick(max_iter=100, early_stopping=True).fit(X_SOURCE, X_TARGET)
-        assert len(flow.history_.validation_loss) > 0
-        assert torch.isfinite(flow.history_.validation_loss).all()
+    @pytest.mark.parametrize(
+        ("parameters", "stops"),
+        [
+            ({"max_iter": 301}, True),
+            ({"max_iter": 300}, False),
+            ({"max_iter": 301, "early_stopping": False}, False),
+            ({"max_iter": 20, "early_stopping": True}, True),
+        ],
+        ids=str,
+    )
+    def test_a_loss_is_held_out_where_there_are_fewer_rows_than_steps(self, parameters, stops):
+        flow = quick(hidden_layer_sizes=(4,), n_simulations=1, **parameters)
+        losses = flow.fit(X_SOURCE, X_TARGET).history_.validation_loss
+        assert (len(losses) > 0) is stops
+        assert torch.isfinite(losses).all()
+
+    @pytest.mark.parametrize("source", [None, "gaussian"])
+    def test_rows_held_out_are_never_trained_on(self, source, simulations):
+        flow = quick(source=source, early_stopping=True, n_particles=40)
+        flow.set_params(max_iter=200).fit(*(X_SOURCE, X_TARGET) if source is None else (X_SOURCE,))
+        (starts, ends), (held_out_starts, held_out_ends) = simulations
+        assert len(np.unique(ends, axis=0)) == 0.9 * (400 if source is None else 300)
+        assert not set(map(tuple, ends)) & set(map(tuple, held_out_ends))
+        assert not set(map(tuple, starts)) & set(map(tuple, held_out_starts))
+
+    def test_the_same_rows_are_held_out_when_the_fit_goes_on(self, simulations):
+        flow = quick(early_stopping=True, warm_start=True, n_particles=30, max_iter=200)
+        flow.fit(X_SOURCE, X_TARGET).fit(X_SOURCE, X_TARGET)
+        kept = [set(map(tuple, ends)) for _, ends in simulations[::2]]
+        assert kept[0] == kept[1]
+
+    def test_a_tenth_of_few_rows_cannot_be_held_out(self):
+        with pytest.raises(ValueError, match="needs 20 in each array, got 19"):
+            quick(early_stopping=True).fit(X_SOURCE[:19], X_TARGET)
 
     def test_progress_bars_on_request_only(self, capsys):
         quick().fit(X_SOURCE, X_TARGET)
@@ -527,7 +581,6 @@ class TestBadInput:
             {"batch_size": 0},
             {"ema_decay": 1.0},
             {"early_stopping": "yes"},
-            {"early_stopping": True, "n_simulations": 1},
             {"score_blur": -1},
             {"n_sampling_steps": 0},
             {"ode_method": "leapfrog"},
@@ -594,18 +647,11 @@ def test_a_round_of_the_deck_is_shuffled():
     assert not torch.equal(rounds[1], rounds[2])
 
 
-def test_the_pool_uses_every_row_alike():
-    rng = np.random.default_rng(0)
-    X, Y = rng.normal(size=(70, 2)), rng.normal(size=(90, 2))
-    starts = []
-
-    def simulate(*arguments, **settings):
-        pool = simulate_sinkhorn_flow(*arguments, **settings)
-        starts.append(pool.positions[:, 0])
-        return pool
-
-    with mock.patch("sknsgf.samplers._nsgf.simulate_sinkhorn_flow", simulate):
-        NSGFSampler(max_iter=1, n_particles=20, n_simulations=12, random_state=0).fit(X, Y)
-    _, counts = np.unique(starts[0].reshape(-1, 2), axis=0, return_counts=True)
-    assert len(counts) == 70
-    assert counts.max() - counts.min() <= 1
+def test_the_pool_uses_every_row_alike(simulations):
+    flow = NSGFSampler(max_iter=1, n_particles=20, n_simulations=12, random_state=0)
+    flow.fit(X_SOURCE[:70], X_TARGET[:90])
+    (clouds,) = simulations
+    for rows, n_rows in zip(clouds, (70, 90), strict=True):
+        _, counts = np.unique(rows, axis=0, return_counts=True)
+        assert len(counts) == n_rows
+        assert counts.max() - counts.min() <= 1

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -55,7 +55,8 @@ _POOL_TOL = 5e-3  # marginal error; the network's own error is several times lar
 _POOL_MAX_ITER = 50
 _REUSE = 2  # times a record is drawn, on average, in a full run
 _POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
-_HELD_OUT = 0.1  # share of the simulations kept for early stopping
+_LEAST_ROWS = 20  # a tenth of which is a cloud
+_FEW_ROWS = 100  # a tenth of fewer says little
 _N_HELD_OUT_RECORDS = 4096
 _JACOBIAN_ENTRIES = 2**22  # numbers in the Jacobians of the rows done at a time
 _N_STATISTICS = 16384  # records that the scale of the velocities is measured on
@@ -68,6 +69,19 @@ def _has_density(sampler: Any) -> bool:
         "score_samples needs a source with a density and the source here has none: fit with "
         'source="gaussian", or with an object that has score_samples.'
     )
+
+
+class _Ends(NamedTuple):
+    """What flows lead from and to."""
+
+    source: Source
+    target: Tensor
+
+    @property
+    def n_rows(self) -> int:
+        """Count the rows of the smaller array."""
+        rows = self.source.x if isinstance(self.source, Rows) else self.target
+        return min(len(rows), len(self.target))
 
 
 class NSGFSampler(BaseFlowSampler):
@@ -134,8 +148,10 @@ class NSGFSampler(BaseFlowSampler):
         Records in a training step.
     ema_decay : float, default=0.995
         Decay of the averaged weights that are kept.
-    early_stopping : bool, default=False
-        Hold out a tenth of the simulations and stop when the loss on them stops falling.
+    early_stopping : bool or "auto", default="auto"
+        Hold out a tenth of the rows of both arrays, and stop when the loss on flows between
+        them stops falling: from then on rows are learned by heart. "auto" does so where there
+        are fewer rows than training steps, but at least 100.
     warm_start : bool, default=False
         Whether `fit` goes on where the last fit ended, as `partial_fit` does, rather than
         starting again.
@@ -237,7 +253,7 @@ class NSGFSampler(BaseFlowSampler):
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "ema_decay": [Interval(Real, 0, 1, closed="left")],
-        "early_stopping": ["boolean"],
+        "early_stopping": [StrOptions({"auto"}), "boolean"],
         "warm_start": ["boolean"],
         "score_blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "n_sampling_steps": [None, Interval(Integral, 1, None, closed="left")],
@@ -282,7 +298,7 @@ class NSGFSampler(BaseFlowSampler):
         learning_rate: float | str = "auto",
         batch_size: int = 256,
         ema_decay: float = 0.995,
-        early_stopping: bool = False,
+        early_stopping: bool | str = "auto",
         warm_start: bool = False,
         score_blur: float | str = "auto",
         n_sampling_steps: int | None = None,
@@ -372,7 +388,8 @@ class NSGFSampler(BaseFlowSampler):
         units = self._units if goes_on else Units.of(target, rows)
         warn_outliers(target, units)
         source = self._make_source(rows, units)
-        seeds = self._make_seeds(4, goes_on=goes_on)
+        ends, held_out_ends = self._hold_out(_Ends(source, units.inward(target)))
+        seeds = self._make_seeds(5, goes_on=goes_on)
         network: Any = make_network(
             self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1], seeds[0]
         )
@@ -385,10 +402,12 @@ class NSGFSampler(BaseFlowSampler):
         if goes_on:
             network = resume(self.velocity_network_, network)
 
-        fit = Fit(self, X_source, y if X_target is None else X_target, n_stages=2)
-        pool = self._simulate(source, units.inward(target), seeds[1], device, fit)
+        data = X_source, y if X_target is None else X_target
+        fit = Fit(self, *data, n_stages=3 if held_out_ends else 2)
+        pool = self._simulate(ends, seeds[1], device, fit)
+        held_out = held_out_ends and self._simulate_held_out(held_out_ends, seeds[4], device, fit)
         student = network if goes_on else _standardise(network, pool, seeds[2])
-        network, history = fitted._train(student, pool, seeds[2], fit)
+        network, history = fitted._train(student, pool, held_out, seeds[2], fit)
 
         fitted.velocity_network_ = network
         fitted.history_ = self.history_ + history if goes_on else history
@@ -535,11 +554,6 @@ class NSGFSampler(BaseFlowSampler):
                 f"chooses its own. Got step_size={self.step_size}: set it to None or change "
                 "schedule."
             )
-        if self.early_stopping and self.n_simulations == 1:
-            raise ValueError(
-                "early_stopping holds out whole simulations and needs n_simulations of at least "
-                "2, got 1."
-            )
         if self.schedule == "constant" and self.t_end != 1:
             raise ValueError(
                 'schedule="constant" always runs to t_end=1; to go less far choose fewer or '
@@ -555,25 +569,50 @@ class NSGFSampler(BaseFlowSampler):
                 "again with warm_start=False."
             )
 
-    def _simulate(
-        self, source: Source, target: Tensor, seed: int, device: torch.device, fit: Fit
+    def _hold_out(self, ends: _Ends) -> tuple[_Ends, _Ends | None]:
+        """Split a tenth off the rows for early stopping; a drawn source needs no split."""
+        auto = isinstance(self.early_stopping, str)
+        if not auto and self.early_stopping and ends.n_rows < _LEAST_ROWS:
+            raise ValueError(
+                f"early_stopping=True holds out a tenth of the rows and needs {_LEAST_ROWS} in "
+                f"each array, got {ends.n_rows}. Set early_stopping=False and a smaller max_iter."
+            )
+        if not (_FEW_ROWS <= ends.n_rows < self.max_iter if auto else self.early_stopping):
+            return ends, None
+        source, (kept, held_out) = ends.source, _split(ends.target)
+        if not isinstance(source, Rows):
+            return _Ends(source, kept), _Ends(source, held_out)
+        starts, held_out_starts = (Rows(x) for x in _split(source.x))
+        return _Ends(starts, kept), _Ends(held_out_starts, held_out)
+
+    def _simulate_held_out(
+        self, ends: _Ends, seed: int, device: torch.device, fit: Fit
     ) -> TrajectoryPool:
-        n_features = target.shape[1]
-        n_particles = min(int(self.n_particles), len(target))
-        draw_source = source.draw
-        if isinstance(source, Rows):
-            n_particles = min(n_particles, len(source.x))
-            draw_source = Deck(source.x).draw
-        n_simulations = self.n_simulations or self._choose_n_simulations(n_particles, n_features)
+        """Simulate a tenth of what is simulated for training, or as much as is looked at."""
+        n_wanted = math.ceil(_N_HELD_OUT_RECORDS / (self._choose_n_particles(ends) * self.n_steps))
+        n_simulations = max(1, min(self._choose_n_simulations(ends) // 10, n_wanted))
+        return self._simulate(ends, seed, device, fit, n_simulations)
+
+    def _simulate(
+        self,
+        ends: _Ends,
+        seed: int,
+        device: torch.device,
+        fit: Fit,
+        n_simulations: int | None = None,
+    ) -> TrajectoryPool:
+        source, target = ends
+        n_particles = self._choose_n_particles(ends)
+        n_simulations = n_simulations or self._choose_n_simulations(ends)
         with fit.stage("simulate", n_simulations) as stage:
             pool = simulate_sinkhorn_flow(
-                draw_source,
+                (Deck(source.x) if isinstance(source, Rows) else source).draw,
                 Deck(target).draw,
                 self._make_schedule(),
                 n_particles=n_particles,
                 n_targets=min(self.n_targets or n_particles, len(target)),
                 n_simulations=n_simulations,
-                blur=_resolve_blur(self.blur, n_features),
+                blur=_resolve_blur(self.blur, target.shape[1]),
                 tol=_POOL_TOL,
                 max_iter=_POOL_MAX_ITER,
                 seed=seed,
@@ -585,12 +624,17 @@ class NSGFSampler(BaseFlowSampler):
         _warn_unsolved(pool)
         return pool
 
-    def _choose_n_simulations(self, n_particles: int, n_features: int) -> int:
+    def _choose_n_particles(self, ends: _Ends) -> int:
+        return min(int(self.n_particles), ends.n_rows)
+
+    def _choose_n_simulations(self, ends: _Ends) -> int:
+        if self.n_simulations is not None:
+            return self.n_simulations
+        n_particles, n_steps = self._choose_n_particles(ends), int(self.n_steps)
         n_records = float(self.max_iter) * self.batch_size / _REUSE
-        n_steps = int(self.n_steps)
         wanted = math.ceil(n_records / (n_particles * n_steps))
-        largest = _POOL_ENTRIES // (n_particles * (n_steps + 1) * n_features)
-        return max(2 if self.early_stopping else 1, min(wanted, largest))
+        largest = _POOL_ENTRIES // (n_particles * (n_steps + 1) * ends.target.shape[1])
+        return max(1, min(wanted, largest))
 
     def _make_schedule(self) -> Callable[[torch.Generator], Schedule]:
         if self.schedule == "straight":
@@ -599,12 +643,16 @@ class NSGFSampler(BaseFlowSampler):
         return partial(_fixed_schedule, self.n_steps, step_size)
 
     def _train(
-        self, student: StandardisedVelocity, pool: TrajectoryPool, seed: int, fit: Fit
+        self,
+        student: StandardisedVelocity,
+        pool: TrajectoryPool,
+        held_out: TrajectoryPool | None,
+        seed: int,
+        fit: Fit,
     ) -> tuple[nn.Module, TrainingHistory]:
         generator = seeded_generator(seed, 0)
         student = student.to(self.device_)
         unit = float(student.u_scale) ** 2
-        pool, held_out = self._split(pool)
 
         def loss(network: nn.Module, records: Records) -> Tensor:
             return velocity_matching_loss(network, *move_records(records, self.device_)) / unit
@@ -629,13 +677,6 @@ class NSGFSampler(BaseFlowSampler):
     def _so_far(self, network: nn.Module) -> dict[str, Any]:
         """Return what would make the estimator a fitted one if training ended here."""
         return vars(self) | {"velocity_network_": copy.deepcopy(network).eval()}
-
-    def _split(self, pool: TrajectoryPool) -> tuple[TrajectoryPool, TrajectoryPool | None]:
-        """Hold out whole simulations: records of one share targets and noise."""
-        if not self.early_stopping:
-            return pool, None
-        n_held_out = max(1, round(_HELD_OUT * len(pool.positions)))
-        return pool[:-n_held_out], pool[-n_held_out:]
 
     def _soundness(self) -> dict[str, bool]:
         row = torch.zeros(1, self.n_features_in_, device=self.device_)
@@ -687,6 +728,13 @@ class NSGFSampler(BaseFlowSampler):
         if even[-2] > self._last_time:
             even[:-1] = torch.linspace(0, self._last_time, n, dtype=x.dtype)
         return even.to(x.device)
+
+
+def _split(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Split a tenth off, the same rows whenever the fit goes on."""
+    order = torch.randperm(len(rows), generator=seeded_generator(0, len(rows)))
+    n_held_out = len(rows) // 10
+    return rows[order[n_held_out:]], rows[order[:n_held_out]]
 
 
 def _jittered_schedule(n_steps: int, t_end: float, generator: torch.Generator) -> Schedule:
