@@ -333,7 +333,7 @@ def machine(arguments: argparse.Namespace) -> Record:
         "date": time.strftime("%Y-%m-%d"),
         "processor": platform.processor() or platform.machine(),
         "threads": arguments.threads,
-        "budget": arguments.budget,
+        **({"budget": arguments.budget} if "budget" in arguments else {}),
         "sknsgf": __version__,
         "torch": torch.__version__,
     }
