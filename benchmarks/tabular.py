@@ -12,7 +12,7 @@ training row over that of test rows (1: as fresh as real data, near 0: copies).
 
 The samplers have their defaults. OT-CFM stops early as they do, by the loss on a tenth of the
 rows, so that it is not made to copy the rest; its steps at most are theirs. What the file holds
-of other datasets is kept, so that a comparison can be made in turns.
+of other datasets and methods is kept, so that a comparison can be made in turns.
 """
 
 from __future__ import annotations
@@ -155,14 +155,15 @@ def evaluate(rows: NDArray, train_rows: NDArray, test: NDArray, seed: int) -> Re
     }
 
 
-def run(dataset: str, n_splits: int) -> Iterator[Record]:
-    """Yield what was measured of every method on every split."""
+def run(dataset: str, n_splits: int, wanted: list[str] | None) -> Iterator[Record]:
+    """Yield what was measured of every method wanted on every split."""
+    chosen = {name: make for name, make in methods().items() if name in (wanted or methods())}
     X = DATASETS[dataset]().data
     for seed in tqdm(range(n_splits), dataset):
         rows, test, other = split(X, seed)
         base = {"dataset": dataset, "seed": seed}
         yield {**base, "method": "floor", **evaluate(other, rows, test, seed)}
-        for method, generate in methods().items():
+        for method, generate in chosen.items():
             start = time.process_time()
             generated = generate(rows, len(test), seed)
             seconds = time.process_time() - start
@@ -196,6 +197,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
+    parser.add_argument("--methods", nargs="+", help="only these, by the names in the tables")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the figures, kept up as it runs")
@@ -210,8 +212,9 @@ def main() -> None:
     known = arguments.json and arguments.json.exists()
     result = json.loads(arguments.json.read_text()) if known else {"records": []}
     for dataset in () if arguments.report else arguments.datasets:
-        kept = [record for record in result["records"] if record["dataset"] != dataset]
-        measured = list(run(dataset, arguments.splits))
+        measured = list(run(dataset, arguments.splits, arguments.methods))
+        again = {(dataset, method) for method in unique(measured, "method")}
+        kept = [r for r in result["records"] if (r["dataset"], r["method"]) not in again]
         result = {"machine": machine(arguments), "records": kept + measured}
         if arguments.json:
             arguments.json.write_text(json.dumps(result, indent=1))
