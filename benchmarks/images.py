@@ -98,7 +98,7 @@ def network_of(args: argparse.Namespace) -> Callable[[tuple[int, ...]], torch.nn
     """Make the network that every method gets."""
     if args.network == "mlp":
         return lambda shape: VelocityMLP(int(np.prod(shape)))
-    return partial(VelocityUNet, width=args.width)
+    return partial(VelocityUNet, width=args.width, patch_size=args.patch)
 
 
 def fit_nsgf(args: argparse.Namespace, images: Images, max_iter: int, seed: int) -> Model:
@@ -215,15 +215,19 @@ def methods(args: argparse.Namespace) -> dict[str, Callable[..., Model]]:
 
 
 def calibrate(fit: Callable[..., Model], images: Images, args: argparse.Namespace) -> int:
-    """Iterations that fill the budget, from the slope of two short runs."""
-    n = args.calibration
-    seconds = []
-    for factor in (1, 1, 2):  # the first warms up
+    """Iterations that fill the budget, from the slope of two runs long enough to tell it."""
+
+    def seconds(max_iter: int) -> float:
         start = time.process_time()
-        fit(images, factor * n, 0)
-        seconds.append(time.process_time() - start)
-    slope = max((seconds[2] - seconds[1]) / n, 1e-6)
-    return max(1, int((args.budget - seconds[1]) / slope) + n)
+        fit(images, max_iter, 0)
+        return time.process_time() - start
+
+    n = args.calibration
+    seconds(n)  # warms up
+    short, long = seconds(n), seconds(2 * n)
+    while long < 1.2 * short:
+        n, short, long = 2 * n, long, seconds(4 * n)
+    return max(1, int((args.budget - short) / (long - short) * n) + n)
 
 
 def tune(fit: Callable[..., Model], max_iter: int, args: argparse.Namespace) -> float:
@@ -416,6 +420,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=names, choices=names)
     parser.add_argument("--network", default="unet", choices=["mlp", "unet"])
     parser.add_argument("--width", type=int, default=32, help="of the U-Net")
+    parser.add_argument("--patch", type=int, default=1, help="patch size of the U-Net")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--share", type=float, default=0.3, help="first phase's training steps")
     parser.add_argument("--t-end", type=float, default=0.5)
