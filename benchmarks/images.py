@@ -322,7 +322,7 @@ def run(args: argparse.Namespace) -> Record:
         "learning_rates": rates,
         "records": records,
     }
-    for split in tqdm(range(args.splits), disable=None):
+    for split in tqdm(range(args.first, args.first + args.splits), disable=None):
         images = Images(args, split)
         judge, n = Judge(images, split), min(len(images.test), args.generate)
         own = images.train[np.random.default_rng(split).permutation(len(images.train))[:n]]
@@ -343,7 +343,7 @@ def run(args: argparse.Namespace) -> Record:
             for phase, alone in model.phases.items():
                 record = {"split": split, "method": phase, "nfe": 0, "seconds": seconds}
                 records.append(record | judge(alone(n)))
-            if args.figure and split == 0 and name == "NSGFPlusPlus":
+            if args.figure and split == args.first and name == "NSGFPlusPlus":
                 draw(model.sample(100, args.nfes[0]), images, args.figure)
         if args.json:
             args.json.write_text(json.dumps(result, indent=1))
@@ -415,6 +415,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--generate", type=int, default=2000, help="most images judged")
     parser.add_argument("--budget", type=float, default=60, help="processor seconds a method")
     parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="number of the first split")
     parser.add_argument("--nfes", type=int, nargs="+", default=[25, 100])
     names = ["NSGFPlusPlus", "NSGFSampler", "OT-CFM", "flow matching"]
     parser.add_argument("--methods", nargs="+", default=names, choices=names)
