@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
 from sknsgf.networks import (
@@ -62,13 +63,14 @@ class TestImages:
             ({"image_shape": SHAPE, "network": "mlp"}, VelocityMLP, 1e-2),
             ({}, VelocityMLP, 1e-2),
             ({"image_shape": list(SHAPE), "network": PerPixel}, PerPixel, 2e-3),
+            ({"image_shape": np.array(SHAPE), "network": Small}, VelocityUNet, 2e-3),
             ({"network": PerPixel(SHAPE)}, PerPixel, 2e-3),
             ({"image_shape": SHAPE, "network": Small, "learning_rate": 3e-4}, VelocityUNet, 3e-4),
         ],
         ids=str,
     )
     def test_which_network_and_rate(self, sampler, parameters, expected, rate):
-        model = quick(sampler, **parameters).fit(IMAGES)
+        model = clone(quick(sampler, **parameters)).fit(IMAGES)
         assert all(isinstance(network, expected) for network in networks(model))
         if rate == 1e-2 and sampler is NSGFPlusPlus:
             rate = 3e-3

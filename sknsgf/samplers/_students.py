@@ -43,8 +43,9 @@ def make_network(
     else:
         with seeded(seed):
             if not isinstance(network, str):
-                made = _call_factory(network, tuple(image_shape or (n_features,)))
-            elif image_shape and network != "mlp":
+                shape = (n_features,) if image_shape is None else tuple(image_shape)
+                made = _call_factory(network, shape)
+            elif image_shape is not None and network != "mlp":
                 made = VelocityUNet(image_shape)
             else:
                 made = VelocityMLP(n_features, hidden_layer_sizes)
@@ -89,7 +90,7 @@ def make_time_predictor(
 ) -> nn.Module:
     """Make a time predictor to go with a velocity network, with seeded weights."""
     with seeded(seed):
-        if image_shape and not (isinstance(network, str) and network == "mlp"):
+        if image_shape is not None and not (isinstance(network, str) and network == "mlp"):
             return ConvolutionalTimePredictor(image_shape).float()
         return TimePredictor(n_features, hidden_layer_sizes).float()
 
