@@ -1,6 +1,7 @@
 """Pictures of two-dimensional flows, of images in a grid, and of how networks were trained.
 
-Every function draws on the `ax` it is given, or on the current one, and returns it.
+Every function draws on the `ax` it is given, or on the current one, and returns it. The display
+classes follow scikit-learn's: ``FlowDisplay.from_estimator(flow, X)``.
 Matplotlib is needed only here, and only when a function is called.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
+    "FlowDisplay",
+    "SwitchTimeDisplay",
+    "VelocityFieldDisplay",
     "plot_history",
     "plot_images",
     "plot_particles",
@@ -150,13 +154,23 @@ def plot_velocity_field(
     spacing = max(np.ptp(xlim), np.ptp(ylim)) / n_grid
     points = _grid(xlim, ylim, spacing)
     v = _check_planar(velocity(t, points), "velocity(t, X)", "n")
+    ax = _equal_axes(ax)
+    _draw_arrows(ax, points, v, spacing, kwargs)
+    return ax
+
+
+def _draw_arrows(
+    ax: Axes,
+    points: NDArray[np.float64],
+    v: NDArray[np.float64],
+    spacing: float,
+    kwargs: dict[str, Any],
+) -> Any:
     speed = np.linalg.norm(v, axis=1)
     arrows = 0.8 * spacing * v / np.where(speed > 0, speed, 1)[:, None]
     in_data_units: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1}
     style = in_data_units | {"pivot": "mid", "cmap": "viridis_r", "clim": (0, speed.max())}
-    ax = _equal_axes(ax)
-    ax.quiver(*points.T, *arrows.T, speed, **style | kwargs)
-    return ax
+    return ax.quiver(*points.T, *arrows.T, speed, **style | kwargs)
 
 
 def plot_history(history: Any, *, ax: Axes | None = None, **kwargs: Any) -> Axes:
@@ -280,6 +294,500 @@ def plot_images(
     return ax
 
 
+class FlowDisplay:
+    """Paths of points along a flow.
+
+    Make it with :meth:`from_estimator` or :meth:`from_predictions`, which also draw it; `plot`
+    draws it again.
+
+    Parameters
+    ----------
+    states : ndarray of shape (n_times, n_samples, 2)
+        Positions at successive times.
+    feature_names : tuple of two str
+        Labels of the axes.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes drawn on.
+    figure_ : matplotlib Figure
+        Figure drawn on.
+    paths_ : matplotlib LineCollection
+        One line a point.
+    start_, end_ : matplotlib PathCollection
+        The points at the first and at the last time.
+
+    See Also
+    --------
+    plot_trajectories : The same for an array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknsgf import NSGFSampler
+    >>> from sknsgf.plotting import FlowDisplay
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> flow = NSGFSampler(max_iter=50).fit(X, X + 5)
+    >>> display = FlowDisplay.from_estimator(flow, X)
+    """
+
+    def __init__(self, states: NDArray[np.float64], *, feature_names: tuple[str, str] = ("", "")):
+        self.states = states
+        self.feature_names = feature_names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        *,
+        features: Sequence[int | str] | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> FlowDisplay:
+        """Draw the paths along which a fitted sampler moves points.
+
+        Parameters
+        ----------
+        estimator : NSGFSampler or NSGFPlusPlus
+            Fitted sampler.
+        X : array-like of shape (n_samples, n_features)
+            Points of the source; a few hundred make a clear picture.
+        features : pair of int or str, default=None
+            The two columns to draw, by number or name. None takes the only two there are.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to the :class:`matplotlib.collections.LineCollection` of paths.
+
+        Returns
+        -------
+        FlowDisplay
+            What was drawn.
+
+        Raises
+        ------
+        ValueError
+            If `features` are not two columns of `X`, or are needed and not given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> from sknsgf.plotting import FlowDisplay
+        >>> X = np.random.default_rng(0).normal(size=(100, 3))
+        >>> flow = NSGFSampler(max_iter=50).fit(X, X + 5)
+        >>> display = FlowDisplay.from_estimator(flow, X, features=(0, 2))
+        """
+        pair, names = _two_features(estimator, features)
+        states = estimator.trajectory(X).states[..., pair]
+        return cls(states, feature_names=names).plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls, states: ArrayLike, *, ax: Axes | None = None, **kwargs: Any
+    ) -> FlowDisplay:
+        """Draw paths that are known.
+
+        Parameters
+        ----------
+        states : array-like of shape (n_times, n_samples, 2)
+            Positions at successive times, as in ``trajectory(X).states``.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to the :class:`matplotlib.collections.LineCollection` of paths.
+
+        Returns
+        -------
+        FlowDisplay
+            What was drawn.
+
+        Raises
+        ------
+        ValueError
+            If `states` is not of that shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf.plotting import FlowDisplay
+        >>> X = np.random.default_rng(0).normal(size=(100, 2))
+        >>> display = FlowDisplay.from_predictions([X, X + 1, X + 3])
+        """
+        return cls(_check_planar(states, "states", "n_times", "n_samples")).plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> FlowDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to the :class:`matplotlib.collections.LineCollection` of paths.
+
+        Returns
+        -------
+        FlowDisplay
+            Itself.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf.plotting import FlowDisplay
+        >>> X = np.random.default_rng(0).normal(size=(100, 2))
+        >>> display = FlowDisplay(np.stack([X, X + 1])).plot(alpha=1)
+        """
+        self.ax_ = plot_trajectories(self.states, ax=_new_axes(ax), **kwargs)
+        self.figure_ = self.ax_.figure
+        self.paths_, self.start_, self.end_ = self.ax_.collections[-3:]
+        self.ax_.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
+        self.ax_.legend()
+        return self
+
+
+class VelocityFieldDisplay:
+    """A velocity field at one time, as arrows coloured by speed.
+
+    Make it with :meth:`from_estimator` or :meth:`from_predictions`, which also draw it; `plot`
+    draws it again.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_points, 2)
+        Where the arrows are.
+    velocities : ndarray of shape (n_points, 2)
+        Velocities there.
+    feature_names : tuple of two str
+        Labels of the axes.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes drawn on.
+    figure_ : matplotlib Figure
+        Figure drawn on.
+    quiver_ : matplotlib Quiver
+        The arrows.
+    colorbar_ : matplotlib Colorbar
+        The scale of speeds.
+
+    See Also
+    --------
+    plot_velocity_field : The same for a function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknsgf import NSGFSampler
+    >>> from sknsgf.plotting import VelocityFieldDisplay
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> flow = NSGFSampler(max_iter=50).fit(X, X + 5)
+    >>> display = VelocityFieldDisplay.from_estimator(flow, X, t=0.5)
+    """
+
+    def __init__(
+        self,
+        points: NDArray[np.float64],
+        velocities: NDArray[np.float64],
+        *,
+        feature_names: tuple[str, str] = ("", ""),
+    ):
+        self.points = points
+        self.velocities = velocities
+        self.feature_names = feature_names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        *,
+        t: float = 0.0,
+        features: Sequence[int | str] | None = None,
+        n_grid: int = 24,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> VelocityFieldDisplay:
+        """Draw the velocity field of a fitted sampler.
+
+        Parameters
+        ----------
+        estimator : NSGFSampler
+            Fitted sampler; of an NSGFPlusPlus its `sinkhorn_flow_`.
+        X : array-like of shape (n_samples, n_features)
+            Points whose range is drawn.
+        t : float, default=0.0
+            Time.
+        features : pair of int or str, default=None
+            The two columns to draw, by number or name; all others stay at their means in `X`,
+            and what moves along them is not seen. None takes the only two there are.
+        n_grid : int, default=24
+            Arrows along the longer side.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to :meth:`matplotlib.axes.Axes.quiver`.
+
+        Returns
+        -------
+        VelocityFieldDisplay
+            What was drawn.
+
+        Raises
+        ------
+        ValueError
+            If `features` are not two columns of `X`, or are needed and not given.
+        TypeError
+            If the estimator has no velocity field.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> from sknsgf.plotting import VelocityFieldDisplay
+        >>> X = np.random.default_rng(0).normal(size=(100, 3))
+        >>> flow = NSGFSampler(max_iter=50).fit(X, X + 5)
+        >>> display = VelocityFieldDisplay.from_estimator(flow, X, features=(0, 2), n_grid=12)
+        """
+        if not hasattr(estimator, "velocity"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no velocity field of its own; draw one of its "
+                "phases, as its sinkhorn_flow_."
+            )
+        pair, names = _two_features(estimator, features)
+        rows = np.asarray(X, dtype=np.float64)
+        low, high = rows[:, pair].min(axis=0), rows[:, pair].max(axis=0)
+        xlim, ylim = zip(low, high, strict=True)
+        grid = _grid(xlim, ylim, (high - low).max() / n_grid)
+        full: Any = np.tile(rows.mean(axis=0), (len(grid), 1))
+        full[:, pair] = grid
+        if hasattr(X, "columns"):  # the sampler knows them by name
+            full = cast(Any, type(X))(dict(zip(X.columns, full.T, strict=True)))
+        velocities = np.asarray(estimator.velocity(t, full))[:, pair]
+        return cls(grid, velocities, feature_names=names).plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls, points: ArrayLike, velocities: ArrayLike, *, ax: Axes | None = None, **kwargs: Any
+    ) -> VelocityFieldDisplay:
+        """Draw velocities that are known.
+
+        Parameters
+        ----------
+        points : array-like of shape (n_points, 2)
+            Where the arrows are.
+        velocities : array-like of shape (n_points, 2)
+            Velocities there.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to :meth:`matplotlib.axes.Axes.quiver`.
+
+        Returns
+        -------
+        VelocityFieldDisplay
+            What was drawn.
+
+        Raises
+        ------
+        ValueError
+            If the arrays are not of that shape.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf.plotting import VelocityFieldDisplay
+        >>> points = np.random.default_rng(0).normal(size=(100, 2))
+        >>> display = VelocityFieldDisplay.from_predictions(points, -points)
+        """
+        at, v = _check_planar(points, "points", "n"), _check_planar(velocities, "velocities", "n")
+        if len(at) != len(v):
+            raise ValueError(f"There are {len(at)} points but {len(v)} velocities.")
+        return cls(at, v).plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> VelocityFieldDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to :meth:`matplotlib.axes.Axes.quiver`.
+
+        Returns
+        -------
+        VelocityFieldDisplay
+            Itself.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf.plotting import VelocityFieldDisplay
+        >>> points = np.random.default_rng(0).normal(size=(100, 2))
+        >>> display = VelocityFieldDisplay(points, -points).plot(cmap="magma")
+        """
+        self.ax_ = _equal_axes(_new_axes(ax))
+        self.figure_ = self.ax_.figure
+        area = np.ptp(self.points, axis=0).prod()
+        spacing = np.sqrt(area / max(1, len(self.points)))
+        self.quiver_ = _draw_arrows(self.ax_, self.points, self.velocities, spacing, kwargs)
+        self.colorbar_ = self.figure_.colorbar(self.quiver_, ax=self.ax_, label="speed")
+        self.ax_.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
+        return self
+
+
+class SwitchTimeDisplay:
+    """When points enter the second phase of an NSGFPlusPlus, as a histogram.
+
+    Make it with :meth:`from_estimator` or :meth:`from_predictions`, which also draw it; `plot`
+    draws it again.
+
+    Parameters
+    ----------
+    switch_times : ndarray of shape (n_points,)
+        Times, in [0, 1].
+    t_end : float or None
+        Where the first phase ends, marked by a line.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes drawn on.
+    figure_ : matplotlib Figure
+        Figure drawn on.
+    bars_ : matplotlib BarContainer
+        The histogram.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknsgf import NSGFPlusPlus
+    >>> from sknsgf.plotting import SwitchTimeDisplay
+    >>> X = np.random.default_rng(0).normal(size=(100, 4))
+    >>> model = NSGFPlusPlus(source="gaussian", max_iter=50).fit(X)
+    >>> display = SwitchTimeDisplay.from_estimator(model)
+    """
+
+    def __init__(self, switch_times: NDArray[np.float64], *, t_end: float | None = None):
+        self.switch_times = switch_times
+        self.t_end = t_end
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, ax: Axes | None = None, **kwargs: Any
+    ) -> SwitchTimeDisplay:
+        """Draw the switch times that a fitted NSGFPlusPlus has measured.
+
+        Parameters
+        ----------
+        estimator : NSGFPlusPlus
+            Fitted estimator.
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to :meth:`matplotlib.axes.Axes.hist`.
+
+        Returns
+        -------
+        SwitchTimeDisplay
+            What was drawn.
+
+        Raises
+        ------
+        TypeError
+            If the estimator has no switch times.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFPlusPlus
+        >>> from sknsgf.plotting import SwitchTimeDisplay
+        >>> X = np.random.default_rng(0).normal(size=(100, 4))
+        >>> model = NSGFPlusPlus(source="gaussian", max_iter=50).fit(X)
+        >>> display = SwitchTimeDisplay.from_estimator(model, bins=20)
+        """
+        if not hasattr(estimator, "switch_time_"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no switch times: pass a fitted NSGFPlusPlus."
+            )
+        t_end = estimator.sinkhorn_flow_.t_end
+        times = np.asarray(estimator.switch_time_, dtype=np.float64)
+        return cls(times, t_end=t_end).plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls, switch_times: ArrayLike, *, ax: Axes | None = None, **kwargs: Any
+    ) -> SwitchTimeDisplay:
+        """Draw switch times that are known.
+
+        Parameters
+        ----------
+        switch_times : array-like of shape (n_points,)
+            Times, in [0, 1].
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to :meth:`matplotlib.axes.Axes.hist`.
+
+        Returns
+        -------
+        SwitchTimeDisplay
+            What was drawn.
+
+        Raises
+        ------
+        ValueError
+            If they are not one-dimensional or not in [0, 1].
+
+        Examples
+        --------
+        >>> from sknsgf.plotting import SwitchTimeDisplay
+        >>> display = SwitchTimeDisplay.from_predictions([0.4, 0.5, 0.5, 0.6])
+        """
+        times = np.asarray(switch_times, dtype=np.float64)
+        if times.ndim != 1 or not ((times >= 0) & (times <= 1)).all():
+            raise ValueError(
+                f"switch_times must be one-dimensional and in [0, 1], got shape {times.shape}."
+            )
+        return cls(times).plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> SwitchTimeDisplay:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to :meth:`matplotlib.axes.Axes.hist`.
+
+        Returns
+        -------
+        SwitchTimeDisplay
+            Itself.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf.plotting import SwitchTimeDisplay
+        >>> display = SwitchTimeDisplay(np.array([0.4, 0.5]), t_end=0.5).plot(bins=10)
+        """
+        self.ax_ = _new_axes(ax)
+        self.figure_ = self.ax_.figure
+        style: dict[str, Any] = {"bins": 50, "range": (0, 1), "color": _INK}
+        *_, self.bars_ = self.ax_.hist(self.switch_times, **style | kwargs)
+        if self.t_end is not None:
+            label = f"end of the first phase, t = {self.t_end:g}"
+            self.ax_.axvline(self.t_end, color="C1", linestyle="--", label=label)
+            self.ax_.legend(loc="lower right", bbox_to_anchor=(1, 1))
+        self.ax_.set(xlabel="switch time", ylabel="points", xlim=(0, 1))
+        return self
+
+
 def _check_images(X: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float64]:
     """Images of shape (n_samples, H, W, C) from rows."""
     shape, rows = tuple(image_shape), np.asarray(X, dtype=np.float64)
@@ -305,6 +813,34 @@ def _tiled(images: NDArray[np.float64], n_columns: int) -> NDArray[np.float64]:
     tiles[:n, :-1, :-1] = images
     tiles = tiles.reshape(n_rows, n_columns, height + 1, width + 1, channels)
     return tiles.swapaxes(1, 2).reshape(n_rows * (height + 1), -1, channels)[:-1, :-1]
+
+
+def _two_features(
+    estimator: Any, features: Sequence[int | str] | None
+) -> tuple[list[int], tuple[str, str]]:
+    """Return the numbers and the names of the two columns to draw."""
+    n_features = estimator.n_features_in_
+    known = list(getattr(estimator, "feature_names_in_", []))
+    if features is None and n_features != 2:
+        raise ValueError(
+            f"The sampler has {n_features} features and a picture two: choose them by "
+            "features=(0, 1), or by their names."
+        )
+    chosen: list[Any] = [0, 1] if features is None else list(features)
+    numbers = [known.index(f) if isinstance(f, str) and f in known else f for f in chosen]
+    if len(numbers) != 2 or not all(n in range(n_features) for n in numbers):
+        raise ValueError(
+            f"features must be two of the {n_features} columns, by number or name; got "
+            f"{features!r}."
+        )
+    first, second = (known[n] if known else f"feature {n}" for n in numbers)
+    return numbers, (first, second)
+
+
+def _new_axes(ax: Axes | None) -> Axes:
+    import matplotlib.pyplot as plt
+
+    return plt.figure(layout="constrained").add_subplot() if ax is None else ax
 
 
 def _check_planar(array: ArrayLike, name: str, *axes: str) -> NDArray[np.float64]:

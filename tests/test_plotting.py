@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -7,7 +8,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
+from sknsgf import NSGFPlusPlus, NSGFSampler  # noqa: E402
 from sknsgf.plotting import (  # noqa: E402
+    FlowDisplay,
+    SwitchTimeDisplay,
+    VelocityFieldDisplay,
     plot_history,
     plot_images,
     plot_particles,
@@ -196,3 +201,88 @@ def test_an_even_image_is_drawn():
 def test_only_images(X, image_shape, match):
     with pytest.raises(ValueError, match=match):
         plot_images(X, image_shape)
+
+
+ROWS = np.random.RandomState(1).standard_normal((40, 3)) * [1, 2, 3]
+TINY = {"max_iter": 3, "hidden_layer_sizes": (4,), "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return NSGFSampler(**TINY).fit(ROWS, ROWS + 5)
+
+
+@pytest.fixture(scope="module")
+def phases():
+    return NSGFPlusPlus(**TINY).fit(ROWS, ROWS + 5)
+
+
+class TestDisplays:
+    @pytest.mark.parametrize("name", ["flow", "phases"])
+    def test_paths_are_the_trajectory(self, name, request):
+        sampler = request.getfixturevalue(name)
+        display = FlowDisplay.from_estimator(sampler, ROWS, features=(2, 0), alpha=1)
+        states = sampler.trajectory(ROWS).states[..., [2, 0]]
+        for drawn, path in zip(display.paths_.get_segments(), states.swapaxes(0, 1), strict=True):
+            np.testing.assert_allclose(drawn, path)
+        np.testing.assert_allclose(display.start_.get_offsets(), states[0])
+        np.testing.assert_allclose(display.end_.get_offsets(), states[-1])
+        assert display.paths_.get_alpha() == 1
+        assert display.ax_.get_xlabel() == "feature 2"
+        again = FlowDisplay.from_predictions(states)
+        np.testing.assert_array_equal(again.states, display.states)
+
+    def test_arrows_are_the_velocity_in_the_plane_of_the_means(self, flow):
+        display = VelocityFieldDisplay.from_estimator(flow, ROWS, t=0.5, features=(0, 1), n_grid=5)
+        others = np.full(len(display.points), ROWS[:, 2].mean())
+        v = flow.velocity(0.5, np.column_stack([display.points, others]))
+        np.testing.assert_allclose(display.velocities, v[:, :2])
+        np.testing.assert_allclose(display.quiver_.get_array(), np.linalg.norm(v[:, :2], axis=1))
+        assert display.colorbar_.ax.get_ylabel() == "speed"
+        np.testing.assert_array_less(ROWS[:, :2].min(0), display.points.min(0))
+        VelocityFieldDisplay.from_predictions(display.points, display.velocities)
+
+    def test_bars_count_the_points(self, phases):
+        display = SwitchTimeDisplay.from_estimator(phases, bins=10)
+        counts = [bar.get_height() for bar in display.bars_]
+        expected, _ = np.histogram(phases.switch_time_, bins=10, range=(0, 1))
+        np.testing.assert_array_equal(counts, expected)
+        assert "t = 0.5" in display.ax_.get_legend().get_texts()[0].get_text()
+        SwitchTimeDisplay.from_predictions([0.2, 0.3])
+
+    def test_names_choose_columns_and_label_axes(self):
+        frame = pd.DataFrame(ROWS, columns=["a", "b", "c"])
+        flow = NSGFSampler(**TINY).fit(frame, frame + 5)
+        display = FlowDisplay.from_estimator(flow, frame, features=("c", "a"))
+        assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("c", "a")
+        field = VelocityFieldDisplay.from_estimator(flow, frame, features=["b", 0])
+        assert (field.ax_.get_xlabel(), field.ax_.get_ylabel()) == ("b", "a")
+
+    def test_axes_given_are_used_and_new_ones_are_made_otherwise(self, flow, phases):
+        for draw in (
+            lambda ax: FlowDisplay.from_estimator(flow, ROWS, features=(0, 1), ax=ax),
+            lambda ax: VelocityFieldDisplay.from_estimator(flow, ROWS, features=(0, 1), ax=ax),
+            lambda ax: SwitchTimeDisplay.from_estimator(phases, ax=ax),
+        ):
+            _, ax = plt.subplots()
+            assert draw(ax).ax_ is ax
+            display = draw(None)
+            assert display.ax_ is not ax
+            assert display.figure_ is display.ax_.figure
+            assert display.plot(ax=ax).ax_ is ax
+
+    @pytest.mark.parametrize("features", [None, (0,), (0, 3), ("a", 0), (0, -1), (0, 1, 2)])
+    def test_features_that_are_not_two_columns(self, flow, features):
+        for cls in (FlowDisplay, VelocityFieldDisplay):
+            with pytest.raises(ValueError, match="features"):
+                cls.from_estimator(flow, ROWS, features=features)
+
+    def test_what_has_nothing_to_draw(self, flow, phases):
+        with pytest.raises(TypeError, match="sinkhorn_flow_"):
+            VelocityFieldDisplay.from_estimator(phases, ROWS, features=(0, 1))
+        with pytest.raises(TypeError, match="NSGFPlusPlus"):
+            SwitchTimeDisplay.from_estimator(flow)
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            SwitchTimeDisplay.from_predictions([0.2, 1.3])
+        with pytest.raises(ValueError, match="3 points but 2"):
+            VelocityFieldDisplay.from_predictions(ROWS[:3, :2], ROWS[:2, :2])
