@@ -70,7 +70,7 @@ for cells, name, colour in (
     (day_2, "day 2", "#1f4e79"),
 ):
     plot_particles(cells @ genes.T, ax=axes[0], color=colour, label=name)
-axes[0].legend(frameon=False, loc="upper left", markerscale=2)
+axes[0].legend(frameon=False, loc="lower left", markerscale=2)
 axes[0].set_title("what was there")
 plot_trajectories(path.states[:, :150] @ genes.T, ax=axes[1])
 axes[1].set_title("learned paths")
