@@ -84,3 +84,11 @@ for name, flow in flows.items():
     n_weights = sum(weight.numel() for weight in flow.velocity_network_.parameters())
     print(f"{name:14s} {n_weights:6d} weights, last loss {flow.history_.loss[-200:].mean():.3f}")
 plt.show()
+
+# %%
+# Was it worth it?
+# ----------------
+# Here, no: both networks end at the same loss, and each leaves its own stray points between the
+# two winds. A perceptron of the same size is hard to beat in two dimensions. Where rows have
+# structure that it cannot see, as pixels do, the network is what to change first; see
+# :class:`~sknsgf.networks.VelocityUNet`.
