@@ -77,6 +77,7 @@ sphinx_gallery_conf = {
     "doc_module": ("sknsgf",),
     "write_computation_times": False,  # each page has its own
     "matplotlib_animations": True,
+    "capture_repr": (),  # what a page shows it draws or prints
     "reset_modules": ("matplotlib", "gallery.quiet_progress_bars"),
     "remove_config_comments": True,
     "show_memory": False,
