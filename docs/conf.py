@@ -96,7 +96,14 @@ html_favicon = "_static/logo.svg"
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "install": [], "tutorial": [], "method": [], "benchmarks": []}
+html_sidebars = {
+    "index": [],
+    "auto_examples/index": [],
+    "install": [],
+    "tutorial": [],
+    "method": [],
+    "benchmarks": [],
+}
 html_theme_options = {
     "logo": {
         "image_light": "_static/logo.svg",

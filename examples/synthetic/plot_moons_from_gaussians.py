@@ -12,6 +12,7 @@ at the trajectories and at the velocity field behind them, and go back.
 # Two arrays, the rows to move and the rows to reach. They are not paired and need not be equally
 # many.
 
+# sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
 import numpy as np
 
