@@ -72,14 +72,14 @@ class BlockedKernel(ScaledKernel):
         order = _by_place(self.x[0], size) if self.few else self.numbers[:n_rows]
         self.groups = order.tensor_split(math.ceil(n_rows / size))
         self.sample_size: float = _SAMPLE
-        self.memory, self.scratch = self.x.new_empty(0), self.x.new_empty(0)
+        self.memory = self.x.new_empty(0)
 
     def absorb(self, g: Tensor, epsilon: float) -> None:
         self.g, self.epsilon, self.per_bit = g, epsilon, LOG2E / epsilon
         self.bias = ((g - self.y_norm) * self.per_bit).squeeze(0)
         self.places = [place for rows in self.groups for place in self._places(rows)]
         sizes = [len(rows) * self._width(columns) for rows, columns in self.places]
-        self.scratch = _at_least(self.scratch, max(sizes))
+        self.scratch = self.x.new_empty(max(sizes))
         self.shift = torch.empty_like(self.x[..., 0])
         for rows, columns in self.places:
             self.shift[0, rows] = self._logits(rows, columns, self.scratch).amax(-1)
@@ -93,7 +93,9 @@ class BlockedKernel(ScaledKernel):
             return
         places = [(rows[::stride], columns) for rows, columns in self.places]
         sizes = [len(rows) * self._width(columns) for rows, columns in places]
-        self.memory = _at_least(self.memory, sum(sizes))
+        if len(self.memory) < sum(sizes):  # fresh memory is dearer than a pass over it
+            del self.memory  # before there is a larger one
+            self.memory = self.x.new_empty(sum(sizes))
         rooms = self.memory[: sum(sizes)].split(sizes)
         self.kept = [self._form(*place, room) for place, room in zip(places, rooms, strict=True)]
 
@@ -216,11 +218,6 @@ def _add(total: Tensor, columns: Tensor | None, values: Tensor) -> None:
         total += values
     else:
         total.index_add_(0, columns, values)
-
-
-def _at_least(memory: Tensor, size: int) -> Tensor:
-    # Fresh memory is dearer than a pass over it.
-    return memory if len(memory) >= size else memory.new_empty(size)
 
 
 def _by_place(points: Tensor, size: int) -> Tensor:

@@ -133,9 +133,15 @@ def transport(
     Notes
     -----
     A problem of up to 2**25 pairs (5800 x 5800) keeps its kernel in memory, at most 256 MB in
-    single precision. The kernel of a larger one is formed again in blocks of rows whenever
-    it is needed: memory then grows with n + m only, by a sample of rows and a block, 250 MB
-    in single precision. Problems of a batch are solved together as far as that serves speed.
+    single precision. Of a larger one, in up to three dimensions, a group of neighbouring rows
+    sees only the columns that can matter to it beyond rounding. What is left is stored up to
+    2**26 entries (256 MB in single precision); beyond, it is formed again in blocks of rows
+    whenever it is needed, and memory grows with n + m only. Problems of a batch are solved
+    together as far as that serves speed.
+
+    Inner products are formed in full precision, whatever
+    :func:`torch.set_float32_matmul_precision` or autocast ask for elsewhere. Weights are
+    uniform; repeat a point to give it weight.
 
     References
     ----------
