@@ -23,6 +23,7 @@ _CG_GOAL = 3e-3  # of the squared residual; the velocity shows what it leaves te
 _POOR_STEP = 0.3  # of the error left, from which on a sampled Hessian takes more rows
 _COARSE_ITER = 8  # outer iterations spent on each temperature above the last
 _POOR_GUESS = 4e-2  # marginal error above which a warm start passes by warmer temperatures
+_POOR_LARGE_GUESS = 2e-1  # likewise where each of these costs many passes over a large kernel
 _TINY = 1e-30  # keeps a solved problem's 0 / 0 out of the batch
 _SUBSAMPLE = 2048  # points of each cloud that a large cold start is solved on first
 
@@ -117,7 +118,8 @@ def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[_Scaling, int]:
 def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scaling, int]:
     """Start from a guess, by way of two warmer temperatures if it is poor."""
     scaling = _absorb(kernel, g, epsilon)
-    if not bool((scaling.error > _POOR_GUESS).any()):
+    poor = _POOR_LARGE_GUESS if isinstance(kernel, BlockedKernel) else _POOR_GUESS
+    if not bool((scaling.error > poor).any()):
         return scaling, 0
     g, n_iter = _anneal(kernel, g, [4 * epsilon, 2 * epsilon], 1e-2)
     return _absorb(kernel, g, epsilon), n_iter
@@ -222,6 +224,11 @@ def _newton_step(kernel: ScaledKernel, scaling: _Scaling) -> Tensor:
 
     step = _conjugate_gradients(hessian, (missing / root).unsqueeze(-2)).squeeze(-2) / root
     step = step - step.mean(-1, keepdim=True)
+    # A step keeps its direction, but columns with next to no mass, of which the quadratic
+    # model knows little, do not hold up the others.
+    fed = scaling.column_mass > 0.1 * scaling.u.shape[-1] / root.shape[-1]
+    longest = (fed * step).abs().amax(-1, keepdim=True)
+    step = step * (_MAX_NEWTON_STEP / longest.clamp(min=_MAX_NEWTON_STEP))
     return step.clamp(-_MAX_NEWTON_STEP, _MAX_NEWTON_STEP)
 
 
