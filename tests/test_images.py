@@ -114,3 +114,9 @@ def test_the_first_phase_is_told_the_shape():
     flow = NSGFSampler(n_steps=2, t_end=0.5, max_iter=2)
     model = quick(NSGFPlusPlus, image_shape=SHAPE, sinkhorn_flow=flow).fit(IMAGES)
     assert isinstance(model.sinkhorn_flow_.velocity_network_.network, VelocityUNet)
+
+
+def test_the_first_phase_may_know_the_shape_alone():
+    flow = NSGFSampler(n_steps=2, t_end=0.5, max_iter=2, image_shape=SHAPE)
+    first, second = networks(quick(NSGFPlusPlus, sinkhorn_flow=flow).fit(IMAGES))
+    assert isinstance(first, VelocityUNet) and isinstance(second, VelocityMLP)

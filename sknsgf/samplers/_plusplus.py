@@ -75,9 +75,10 @@ class NSGFPlusPlus(BaseFlowSampler):
     Parameters
     ----------
     sinkhorn_flow : NSGFSampler, default=None
-        The first phase; cloned, never fitted in place. Its `source`, `image_shape`, `device`,
-        `n_jobs`, `random_state` and `verbose` are replaced by this estimator's. None takes
-        ``NSGFSampler(n_steps=5, t_end=0.5)`` with the training parameters given here.
+        The first phase; cloned, never fitted in place. Its `source`, `device`, `n_jobs`,
+        `random_state` and `verbose` are replaced by this estimator's, `image_shape` if it is
+        given. None takes ``NSGFSampler(n_steps=5, t_end=0.5)`` with the training parameters
+        given here.
     straight_from : {"source", "flow"}, default="source"
         Where the straight flow's lines start. "source": at the source, as in the paper; it
         is entered midway. "flow": at the end of the first phase; it is entered at its start
@@ -363,7 +364,8 @@ class NSGFPlusPlus(BaseFlowSampler):
                 f"{_MANY_STEPS} are simulated and sampled at a cost that the second phase was "
                 "to save. Use sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
             )
-        names = ("source", "image_shape", "device", "n_jobs", "verbose")
+        names = ["source", "device", "n_jobs", "verbose"]
+        names += [] if self.image_shape is None else ["image_shape"]
         run = {name: getattr(self, name) for name in names}
         if self.sinkhorn_flow is not None:
             return clone(self.sinkhorn_flow).set_params(**run, random_state=seed)
