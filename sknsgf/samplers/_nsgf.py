@@ -502,9 +502,9 @@ class NSGFSampler(BaseFlowSampler):
         abla F_k(x_k)| - d \log s.
 
         Steps are undone by Newton's method, and Jacobians are exact in any dimension, at d
-        backward passes of the network a step: nothing is estimated or random. Expect the time of
-        several times d samples. The last step nearly projects, so that densities are peaked: they
-        tell more about the flow than about the data where there are many features.
+        backward passes of the network a step: nothing is estimated or random. It takes ten to
+        twenty times d the time of a sample. The last step nearly projects, so that densities are
+        peaked: where there are many features they tell more about the flow than about the data.
 
         There is none in :class:`NSGFPlusPlus`: when a point enters its second phase depends on
         the point, so that its steps are not one map after the other.
