@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -158,6 +159,16 @@ def test_what_cannot_go_on_leaves_the_sampler_as_it_was(cls, go_on, changed, arr
 def test_the_end_of_the_flow_cannot_be_moved(go_on):
     with pytest.raises(ValueError, match=r"t_end=1\.0 and cannot go on to t_end=0\.5"):
         go_on(NSGFSampler(**TINY).fit(X, Y).set_params(t_end=0.5), X, Y)
+
+
+@BOTH
+def test_column_names_stay_when_going_on_and_change_when_starting_again(cls):
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    sampler = cls(**TINY).fit(frame, frame + 5)
+    with pytest.warns(UserWarning, match="valid feature names"):
+        sampler.partial_fit(X, Y)
+    assert sampler.feature_names_in_.tolist() == ["a", "b"]
+    assert not hasattr(sampler.fit(X, Y), "feature_names_in_")
 
 
 def test_a_predictor_no_longer_wanted_goes_and_comes():

@@ -267,6 +267,12 @@ def test_a_model_of_a_device_that_is_not_here_loads_on_the_cpu(tmp_path):
     np.testing.assert_array_equal(loaded.sample(9), fitted.sample(9))
 
 
+def test_a_device_asked_for_must_be_here(tmp_path):
+    flow().fit(X, Y).save(tmp_path / "model.npz")
+    with pytest.raises(ValueError, match="cannot be used here"):
+        NSGFSampler.load(tmp_path / "model.npz", device=f"cuda:{torch.cuda.device_count()}")
+
+
 def test_another_class_is_refused(tmp_path):
     plusplus().fit(X, Y).save(tmp_path / "model.npz")
     with pytest.raises(PersistenceError, match=r"it holds a NSGFPlusPlus: use NSGFPlusPlus\.load"):

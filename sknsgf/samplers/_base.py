@@ -27,6 +27,7 @@ from sknsgf.ode import Solution
 from sknsgf.samplers._saving import Packer, Unpacker, find_left_out
 from sknsgf.samplers._source import GaussianNoise, Rows, Source, UserSource, is_finite
 from sknsgf.samplers._stages import CallbackSupportMixin
+from sknsgf.samplers._students import find_device
 from sknsgf.samplers._units import Units
 from sknsgf.samplers._warnings import warn_user
 from sknsgf.sinkhorn import sinkhorn_divergence
@@ -201,14 +202,15 @@ class BaseFlowSampler(
     ) -> Self:
         """Copy the estimator for `fit` to fill in, which then changes whole or not at all."""
         copied = copy.copy(self)
-        for name in () if goes_on else self._fitted:
-            copied.__dict__.pop(name, None)
-        validate_data(copied, X_source, skip_check_array=True)
+        if not goes_on:
+            for name in self._fitted:
+                copied.__dict__.pop(name, None)
+            validate_data(copied, X_source, skip_check_array=True)
         copied._dtype, copied.device_ = target.dtype, device
         return copied
 
-    def _become(self, fitted: Self, X_source: Any) -> None:
-        validate_data(self, X_source, skip_check_array=True)
+    def _become(self, fitted: Self) -> None:
+        self.__dict__.pop("feature_names_in_", None)  # the one that not every fit sets
         self.__dict__.update(fitted.__dict__)
 
     def _check_goes_on(self, X_source: Any) -> None:
@@ -648,6 +650,8 @@ class BaseFlowSampler(
         PersistenceError
             If it is damaged, was not saved by this class, or needs parameters that are not
             given.
+        ValueError
+            If `device` is given and cannot be used here.
 
         Examples
         --------
@@ -662,6 +666,8 @@ class BaseFlowSampler(
         >>> loaded.transform(X).shape
         (200, 2)
         """
+        if "device" in parameters:
+            find_device(parameters["device"])
         header, arrays = read_archive(path)
         with refusing(path):
             return Unpacker((cls, *cls._parts), arrays).top(header, parameters)

@@ -412,7 +412,7 @@ class NSGFSampler(BaseFlowSampler):
         fitted.velocity_network_ = network
         fitted.history_ = self.history_ + history if goes_on else history
         fitted.n_iter_ = len(fitted.history_)
-        self._become(fitted, X_source)
+        self._become(fitted)
         fit.end()
         return self
 

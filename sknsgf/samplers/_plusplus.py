@@ -348,7 +348,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         fitted.n_iter_ = sum(map(len, fitted.history_.values()))
         held_out_source = self._make_source(held_out, units)
         fitted.switch_time_ = fitted._measure_switch_times(held_out_source, seeds[5])
-        self._become(fitted, X_source)
+        self._become(fitted)
         fit.end()
         return self
 
