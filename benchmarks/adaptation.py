@@ -7,7 +7,7 @@ learn from
 - the labelled rows as they are ("none"),
 - the same after both domains are standardised by themselves ("standardised"),
 - the labelled rows carried to the target by exact optimal transport, each to the mean of what it
-  is coupled to ("exact OT", which moves no new rows), or by NSGFSampler with its defaults,
+  is coupled to ("exact OT", which moves no new rows), or by NSGFSampler (--max-iter steps),
 - target rows with their labels ("oracle").
 
     python benchmarks/adaptation.py --json docs/benchmarks/adaptation.json
@@ -48,20 +48,21 @@ SHIFTS = {
 }
 
 
-def carry_nothing(source, target, seed):
+def carry_nothing(source, target, seed, args):
     return source
 
 
-def carry_exactly(source, target, seed):
+def carry_exactly(source, target, seed, args):
     plan = ot.emd([], [], ot.dist(source, target))
     return len(source) * plan @ target
 
 
-def carry_by_flow(source, target, seed):
-    return NSGFSampler(random_state=seed).fit_transform(source, target)
+def carry_by_flow(source, target, seed, args):
+    flow = NSGFSampler(max_iter=args.max_iter, random_state=seed)
+    return flow.fit_transform(source, target)
 
 
-def carry_standardised(source, target, seed):
+def carry_standardised(source, target, seed, args):
     own, other = StandardScaler().fit(source), StandardScaler().fit(target)
     return other.inverse_transform(own.transform(source))
 
@@ -92,7 +93,7 @@ def run(args):
             for method, carry in METHODS.items():
                 bar.set_description(f"{name}, {method}")
                 start = time.process_time()
-                moved = carry(X[source], X_target, seed)
+                moved = carry(X[source], X_target, seed, args)
                 seconds = time.process_time() - start
                 accuracy = score(moved, y[source], X_fresh, y[fresh])
                 records.append(
@@ -102,7 +103,7 @@ def run(args):
             accuracy = score(X_target, y[target], X_fresh, y[fresh])
             records.append({**base, "method": "oracle", "accuracy": accuracy})
     bar.close()
-    return {"machine": machine(args), "records": records}
+    return {"machine": {**machine(args), "max_iter": args.max_iter}, "records": records}
 
 
 def print_table(result):
@@ -123,6 +124,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shifts", nargs="+", default=list(SHIFTS), choices=SHIFTS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--max-iter", type=int, default=600, help="training steps of the flow")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     parser.set_defaults(budget=None)

@@ -206,7 +206,9 @@ class TestCompositions:
 
     def test_columns(self, routing):
         """A flow of some columns wants the same columns of the target."""
-        some = ColumnTransformer([("flow", quick(), slice(0, 5))], remainder="passthrough")
+        some = ColumnTransformer(
+            [("flow", quick(), slice(0, 5)), ("rest", FunctionTransformer(), slice(5, 64))]
+        )
         some.fit(X_SOURCE, X_target=X_TARGET[:, :5])
         moved = some.transform(X_SOURCE)
         expected = quick().fit(X_SOURCE[:, :5], X_TARGET[:, :5]).transform(X_SOURCE[:, :5])
