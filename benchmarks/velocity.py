@@ -18,12 +18,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from two_dimensional import machine
 
 from sknsgf.flow import sinkhorn_velocity
 
@@ -331,7 +332,7 @@ def main() -> None:
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     if arguments.data is None:
         print("synthetic clusters stand in for images (no --data)")
-    figures = {}
+    figures: dict[str, Any] = {}
     for name in arguments.cases.split(","):
         case, generator = CASES[name], torch.Generator().manual_seed(0)
         clouds = make_clouds(case, arguments.data, generator)
@@ -341,7 +342,8 @@ def main() -> None:
         figures[name] = {method: summarize(rows) for method, rows in records.items()}
         report(name, case, figures[name])
         if arguments.json:
-            arguments.json.write_text(json.dumps(figures, indent=1))
+            result = {"machine": machine(arguments), **figures}
+            arguments.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

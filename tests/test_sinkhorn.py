@@ -365,6 +365,16 @@ def test_near_assignment_is_solved(generator, device):
     assert len(winners.unique()) == 64
 
 
+def test_clusters_move_as_a_whole(generator, device):
+    # At a small blur clusters hardly exchange mass: a Newton step must keep its direction.
+    angle = torch.randint(8, (1024,), generator=generator) * (math.pi / 4)
+    centres = 5 * torch.stack([angle.cos(), angle.sin()], -1)
+    y = (centres + 0.5 * torch.randn(1024, 2, generator=generator)).double().to(device)
+    x = torch.randn(1024, 2, generator=generator).double().to(device)
+    moved = x + 0.2 * (transport(x, y, epsilon=0.01).projection - x)
+    assert transport(moved, y, epsilon=0.01, max_iter=30).potentials.converged
+
+
 def test_a_slow_problem_does_not_disturb_the_others(generator, device):
     easy = torch.randn(3, 30, 2, generator=generator, dtype=torch.float64).to(device)
     x, y = easy, easy.roll(1, 0)
