@@ -183,18 +183,22 @@ class TestFit:
         assert not list((tmp_path / "pool").iterdir())
 
     @pytest.mark.parametrize(
-        ("parameters", "stops"),
+        ("n_rows", "max_iter", "early_stopping", "stops"),
         [
-            ({"max_iter": 301}, True),
-            ({"max_iter": 300}, False),
-            ({"max_iter": 301, "early_stopping": False}, False),
-            ({"max_iter": 20, "early_stopping": True}, True),
+            (300, 500, "auto", True),
+            (300, 499, "auto", False),
+            (99, 500, "auto", False),
+            (501, 500, "auto", False),
+            (300, 500, False, False),
+            (300, 20, True, True),
         ],
-        ids=str,
     )
-    def test_a_loss_is_held_out_where_there_are_fewer_rows_than_steps(self, parameters, stops):
-        flow = quick(hidden_layer_sizes=(4,), n_simulations=1, **parameters)
-        losses = flow.fit(X_SOURCE, X_TARGET).history_.validation_loss
+    def test_rows_are_held_out_where_they_are_few_and_steps_many(
+        self, n_rows, max_iter, early_stopping, stops
+    ):
+        X = np.random.default_rng(0).normal(size=(n_rows, 2))
+        flow = quick(max_iter=max_iter, early_stopping=early_stopping, n_simulations=1)
+        losses = flow.set_params(hidden_layer_sizes=(4,)).fit(X, X + 1).history_.validation_loss
         assert (len(losses) > 0) is stops
         assert torch.isfinite(losses).all()
 

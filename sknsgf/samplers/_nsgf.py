@@ -57,6 +57,7 @@ _REUSE = 2  # times a record is drawn, on average, in a full run
 _POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
 _LEAST_ROWS = 20  # a tenth of which is a cloud
 _FEW_ROWS = 100  # a tenth of fewer says little
+_MANY_STEPS = 500  # in fewer nothing is learned by heart
 _N_HELD_OUT_RECORDS = 4096
 _JACOBIAN_ENTRIES = 2**22  # numbers in the Jacobians of the rows done at a time
 _N_STATISTICS = 16384  # records that the scale of the velocities is measured on
@@ -151,7 +152,7 @@ class NSGFSampler(BaseFlowSampler):
     early_stopping : bool or "auto", default="auto"
         Hold out a tenth of the rows of both arrays, and stop when the loss on flows between
         them stops falling: from then on rows are learned by heart. "auto" does so where there
-        are fewer rows than training steps, but at least 100.
+        are at least 100 rows but fewer than training steps, and at least 500 of these.
     warm_start : bool, default=False
         Whether `fit` goes on where the last fit ended, as `partial_fit` does, rather than
         starting again.
@@ -577,7 +578,8 @@ class NSGFSampler(BaseFlowSampler):
                 f"early_stopping=True holds out a tenth of the rows and needs {_LEAST_ROWS} in "
                 f"each array, got {ends.n_rows}. Set early_stopping=False and a smaller max_iter."
             )
-        if not (_FEW_ROWS <= ends.n_rows < self.max_iter if auto else self.early_stopping):
+        suits = _FEW_ROWS <= ends.n_rows < self.max_iter >= _MANY_STEPS
+        if not (suits if auto else self.early_stopping):
             return ends, None
         source, (kept, held_out) = ends.source, _split(ends.target)
         if not isinstance(source, Rows):
