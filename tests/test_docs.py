@@ -110,6 +110,7 @@ def _blocks(page):
     return BLOCK.findall(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
+@pytest.mark.filterwarnings("ignore:n_samples=")  # the arrays are small
 @pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page)])
 def test_code_on_the_page_runs(page, monkeypatch, tmp_path):
     """In order, in one session, from small arrays of the names that readers use."""
