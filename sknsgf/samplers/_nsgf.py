@@ -499,8 +499,7 @@ class NSGFSampler(BaseFlowSampler):
         `n_sampling_steps` and `ode_method`. With :math:`x_{k+1} = F_k(x_k)` and the units
         :math:`X = m + s\,x`,
 
-        .. math:: \log p(X) = \log p_0(x_0) - \sum_k \log|\det
-        abla F_k(x_k)| - d \log s.
+        .. math:: \log p(X) = \log p_0(x_0) - \sum_k \log|\det \nabla F_k(x_k)| - d \log s.
 
         Steps are undone by Newton's method, and Jacobians are exact in any dimension, at d
         backward passes of the network a step: nothing is estimated or random. It takes ten to
