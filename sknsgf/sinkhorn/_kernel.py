@@ -101,6 +101,7 @@ class ScaledKernel:
     """
 
     reach = 12.0  # nats that log v may move before it is absorbed
+    loners = 0.0  # share of the columns whose long steps do not shorten those of the others
 
     def __init__(self, x: Tensor, y: Tensor, *, same: bool = False, inner: Tensor | None = None):
         self.same, self.few = same, x.shape[-1] <= _FEW

@@ -25,7 +25,8 @@ _COARSE_ITER = 8  # outer iterations spent on each temperature above the last
 _POOR_GUESS = 4e-2  # marginal error above which a warm start passes by warmer temperatures
 _POOR_LARGE_GUESS = 2e-1  # likewise where each of these costs many passes over a large kernel
 _TINY = 1e-30  # keeps a solved problem's 0 / 0 out of the batch
-_SUBSAMPLE = 2048  # points of each cloud that a large cold start is solved on first
+_THINNING = 4  # of a larger one, every fourth point
+_SUBSAMPLE = 2048  # points of each cloud that a large cold start is solved on first, at least
 
 
 class SinkhornPotentials(NamedTuple):
@@ -127,7 +128,8 @@ def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scali
 
 def _guess_from_subsample(kernel: ScaledKernel, epsilon: float) -> Tensor:
     """Solve for evenly spaced points and extend to all columns by the soft minimum."""
-    x, y = _thin(kernel.x, _SUBSAMPLE), _thin(kernel.y, _SUBSAMPLE)
+    size = max(_SUBSAMPLE, max(kernel.x.shape[1], kernel.y.shape[1]) // _THINNING)
+    x, y = _thin(kernel.x, size), _thin(kernel.y, size)
     potentials, *_ = solve_batch(x, y, epsilon, 1e-2, 20)
     extension = make_kernel(kernel.y, x)
     extension.absorb(potentials.f, epsilon)
@@ -225,9 +227,11 @@ def _newton_step(kernel: ScaledKernel, scaling: _Scaling) -> Tensor:
     step = _conjugate_gradients(hessian, (missing / root).unsqueeze(-2)).squeeze(-2) / root
     step = step - step.mean(-1, keepdim=True)
     # A step keeps its direction, but columns with next to no mass, of which the quadratic
-    # model knows little, do not hold up the others.
-    fed = scaling.column_mass > 0.1 * scaling.u.shape[-1] / root.shape[-1]
-    longest = (fed * step).abs().amax(-1, keepdim=True)
+    # model knows little, do not hold up the others; nor do a few of a great many.
+    n_columns = step.shape[-1]
+    fed = scaling.column_mass > 0.1 * scaling.u.shape[-1] / n_columns
+    ranked = n_columns - int(kernel.loners * n_columns)
+    longest = (fed * step).abs().kthvalue(ranked, -1, keepdim=True).values
     step = step * (_MAX_NEWTON_STEP / longest.clamp(min=_MAX_NEWTON_STEP))
     return step.clamp(-_MAX_NEWTON_STEP, _MAX_NEWTON_STEP)
 
