@@ -375,6 +375,33 @@ def test_clusters_move_as_a_whole(generator, device):
     assert transport(moved, y, epsilon=0.01, max_iter=30).potentials.converged
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("blur", [0.14, 0.3])
+def test_tails_do_not_hold_up_a_large_cloud(seed, blur, device, monkeypatch):
+    limits = {
+        "_blocked.STORED": 2**14,
+        "_blocked._KEPT": 2**16,
+        "_blocked._SAMPLE": 2**15,
+        "_blocked._GROUP": 16,
+        "_solver._SUBSAMPLE": 64,
+    }
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"sknsgf.sinkhorn.{name}", limit)
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(2, 1000, 2, generator=generator).double().to(device)
+    assert transport(x, 0.8 * y + 0.3, epsilon=blur**2, max_iter=10).potentials.converged
+
+
+def test_a_stored_large_kernel_may_be_asked_for_all_rows(clouds):
+    x, y = (cloud.unsqueeze(0) for cloud in clouds)
+    kernel = BlockedKernel(x, y)
+    kernel.absorb(torch.zeros_like(y[..., 0]), 0.5)
+    u, mass = kernel.balance(torch.ones_like(y[..., 0]))
+    kernel.use_more_rows(all_rows=True)
+    sampled, _ = kernel.curvature(torch.ones_like(mass), u, mass)
+    torch.testing.assert_close(sampled, mass)
+
+
 def test_a_slow_problem_does_not_disturb_the_others(generator, device):
     easy = torch.randn(3, 30, 2, generator=generator, dtype=torch.float64).to(device)
     x, y = easy, easy.roll(1, 0)

@@ -109,7 +109,7 @@ class BlockedKernel(ScaledKernel):
         if self.sample_size > _KEPT and not self.complete:
             return self._blocks()
         n_entries = sum(block.plan.numel() for block in self.kept)
-        stride = math.ceil(n_entries / self.sample_size)
+        stride = max(1, math.ceil(n_entries / self.sample_size))
         return [_Block(b.rows[::stride], b.columns, b.plan[::stride]) for b in self.kept]
 
     def forward(self, v: Tensor) -> Tensor:
