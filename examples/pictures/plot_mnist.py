@@ -13,40 +13,50 @@ Set ``SKNSGF_DATA`` to the folder of an archive ``mnist.npz`` (arrays `x_train`,
 # The model
 # ---------
 # ``image_shape`` says that rows are images: the networks become a U-Net and, for the time
-# predictor, a convolutional network. Everything else is as for other rows: `fit`, `sample`,
+# predictor, a convolutional network. Reading patches of 2 by 2 pixels as one makes the U-Net four
+# times as fast. Everything else is as for other rows: `fit`, `sample`,
 # `transform`.
 
 import os
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from sknsgf import NSGFPlusPlus
+from sknsgf import NSGFPlusPlus, NSGFSampler
 from sknsgf.datasets import load_images
+from sknsgf.networks import VelocityUNet
 from sknsgf.plotting import plot_images
 
 
 def draw_samples(path, max_iter):
     """Fit on the training images and draw a hundred new ones."""
-    images = load_images(path, n_samples=20_000)
+    images = load_images(path)
+    network = partial(VelocityUNet, width=32, patch_size=2)
+    training = {"network": network, "batch_size": 64}
     model = NSGFPlusPlus(
+        sinkhorn_flow=NSGFSampler(
+            n_steps=5, t_end=0.5, n_simulations=150, max_iter=max_iter // 5, **training
+        ),
         source="gaussian",
         image_shape=images.image_shape,
+        n_straight_steps=55,
         max_iter=max_iter,
         random_state=0,
         verbose=1,
+        **training,
     ).fit(2 * images.data - 1)
     _, ax = plt.subplots(figsize=(6, 6), layout="constrained")
-    plot_images(model.sample(100, random_state=0), images.image_shape, value_range=(-1, 1), ax=ax)
+    plot_images(model.sample(100, random_state=1), images.image_shape, value_range=(-1, 1), ax=ax)
     ax.set_title(f"{max_iter} training steps a network")
 
 
 def show_picture(path):
-    """Show what was made before, with the command it was made by."""
+    """Show what this model made before."""
     _, ax = plt.subplots(figsize=(6, 6), layout="constrained")
     ax.imshow(plt.imread(path))
     ax.set_axis_off()
-    ax.set_title("made before, by benchmarks/images.py")
+    ax.set_title("made before: 18 minutes of one core, 61 evaluations")
 
 
 # %%
@@ -57,7 +67,7 @@ archive = Path(os.environ.get("SKNSGF_DATA", "")) / "mnist.npz"
 pictures = [Path(folder, "docs/images/mnist.png") for folder in ("../..", "..", ".")]
 kept = next((path for path in pictures if path.exists()), None)
 if archive.exists():
-    draw_samples(archive, int(os.environ.get("SKNSGF_MAX_ITER", "2000")))
+    draw_samples(archive, int(os.environ.get("SKNSGF_MAX_ITER", "6500")))
 elif kept:
     show_picture(kept)
 else:
