@@ -7,6 +7,7 @@ from tqdm import tqdm
 ORDER = """
     two_moons
     eight_gaussians moons_from_gaussians checkerboard sinkhorn_flow blur_search anatomy likelihood
+    watch_a_fit
     digits colour_transfer mnist
     domain_adaptation tabular batch_effects snapshots
     own_network own_source
