@@ -9,9 +9,10 @@ classes answer; the displays follow those of scikit-learn: ``FlowDisplay.from_es
 # %%
 # While it learns
 # ---------------
-# ``verbose=1`` shows progress bars. From version 1.9 on, scikit-learn has *callbacks*: objects that
-# every estimator tells of its progress. Its `ScoringMonitor` scores the flow as it is at every fiftieth
-# part of the training, here by the Wasserstein distance W2 between moved points and fresh ones.
+# ``verbose=1`` shows progress bars. From version 1.9 on, scikit-learn has *callbacks*: objects
+# that every estimator tells of its progress. Its `ScoringMonitor` scores the flow as it is at
+# every fiftieth part of the training, here by the Wasserstein distance W2 between moved points
+# and fresh ones.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,14 +37,16 @@ flow = NSGFSampler(max_iter=1000, early_stopping=True, random_state=0)
 flow.set_callbacks(monitor).fit(X, Y)
 
 # %%
-# The loss is noisy and does not end at zero, as a network can only learn the mean of what minibatches
-# do. What was held out tells whether more training would help, and the score whether it matters.
+# The loss is noisy and does not end at zero, as a network can only learn the mean of what
+# minibatches do. What was held out tells whether more training would help, and the score
+# whether it matters.
 
 rows = [row for row in monitor.get_logs().data if row["task_name"] != "fit"]
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 plot_history(flow.history_, ax=axes[0])
 iterations = [20 * (i + 1) for i in range(len(rows))]
-axes[1].plot(iterations, [row["W2"] for row in rows], color="#1f4e79", label="moved and fresh points")
+distances = [row["W2"] for row in rows]
+axes[1].plot(iterations, distances, color="#1f4e79", label="moved and fresh points")
 floor = np.mean([w2_distance(make_moons(1000, random_state=seed), Y_new) for seed in range(2, 12)])
 axes[1].axhline(floor, color="C1", linestyle="--", label="two draws of the target, mean of ten")
 axes[1].set(xlabel="iteration", ylabel="W2", ylim=0)
