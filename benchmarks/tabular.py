@@ -12,7 +12,8 @@ training row over that of test rows (1: as fresh as real data, near 0: copies).
 
 The samplers have their defaults. OT-CFM stops early as they do, by the loss on a tenth of the
 rows, so that it is not made to copy the rest; its steps at most are theirs. What the file holds
-of other datasets and methods is kept, so that a comparison can be made in turns.
+of other datasets, splits and methods is kept, so that a comparison can be made in turns, and
+several files are reported as one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from sklearn.neighbors import KernelDensity, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm import tqdm
-from two_dimensional import Record, interval, machine, select, unique
+from two_dimensional import FLOOR, Record, interval, machine, replace, select, unique
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
 from sknsgf.metrics import energy_distance, two_sample_auc, w2_distance
@@ -49,6 +50,8 @@ DATASETS = {
     "digits": load_digits,
 }
 METRICS = ("energy", "auc", "w2", "memorisation")
+KEYS = ("dataset", "seed", "method")
+OURS = "NSGFSampler"
 MAX_ITER = 3000  # the default of the samplers
 
 Generate = Callable[[NDArray, int, int], NDArray]  # (training rows, number wanted, seed)
@@ -155,42 +158,59 @@ def evaluate(rows: NDArray, train_rows: NDArray, test: NDArray, seed: int) -> Re
     }
 
 
-def run(dataset: str, n_splits: int, wanted: list[str] | None) -> Iterator[Record]:
-    """Yield what was measured of every method wanted on every split."""
-    chosen = {name: make for name, make in methods().items() if name in (wanted or methods())}
-    X = DATASETS[dataset]().data
-    for seed in tqdm(range(n_splits), dataset):
-        rows, test, other = split(X, seed)
-        base = {"dataset": dataset, "seed": seed}
-        yield {**base, "method": "floor", **evaluate(other, rows, test, seed)}
-        for method, generate in chosen.items():
-            start = time.process_time()
-            generated = generate(rows, len(test), seed)
-            seconds = time.process_time() - start
-            result = evaluate(generated, rows, test, seed)
-            yield {**base, "method": method, "seconds": seconds, **result}
+def run(dataset: str, seed: int, chosen: dict[str, Generate]) -> Iterator[Record]:
+    """Yield what was measured of every method on one split."""
+    rows, test, other = split(DATASETS[dataset]().data, seed)
+    base = {"dataset": dataset, "seed": seed}
+    yield {**base, "method": FLOOR, **evaluate(other, rows, test, seed)}
+    for method, generate in chosen.items():
+        start = time.process_time()
+        generated = generate(rows, len(test), seed)
+        seconds = time.process_time() - start
+        result = evaluate(generated, rows, test, seed)
+        yield {**base, "method": method, "seconds": seconds, **result}
 
 
 # Report
 
 
 def report(result: Record) -> None:
-    """Print a table a dataset, in Markdown."""
+    """Print two tables a dataset, in Markdown."""
     records = result["records"]
     print("\nmean and half-width of its 95 % interval over splits")
     for dataset in unique(records, "dataset"):
         print(f"\n| {dataset} | " + " | ".join(METRICS) + " | seconds |\n" + "|---" * 6 + "|")
         for method in unique(records, "method"):
             print(_row(method, select(records, dataset=dataset, method=method)))
+        ours = select(records, dataset=dataset, method=OURS)
+        others = [
+            theirs
+            for method in unique(records, "method")
+            if (theirs := select(records, dataset=dataset, method=method)) != ours
+            and unique(theirs, "seed") == unique(ours, "seed")
+        ]
+        if others:
+            print(f"\n| {OURS} minus | " + " | ".join(METRICS) + " |\n" + "|---" * 5 + "|")
+        for theirs in others:
+            print(_difference(theirs[0]["method"], ours, theirs))
+
+
+def _values(chosen: list[Record], metric: str) -> NDArray:
+    return np.array([record[metric] for record in chosen])
 
 
 def _row(method: str, chosen: list[Record]) -> str:
-    cells = []
-    for metric in METRICS:
-        mean, half = interval(np.array([record[metric] for record in chosen]))
-        cells.append(f"{mean:.3f} ± {half:.3f}")
+    cells = ["{:.3f} ± {:.3f}".format(*interval(_values(chosen, key))) for key in METRICS]
     seconds = np.mean([record.get("seconds", 0) for record in chosen])
     return f"| {method} | " + " | ".join(cells) + f" | {seconds:.1f} |"
+
+
+def _difference(method: str, ours: list[Record], theirs: list[Record]) -> str:
+    cells = [
+        "{:+.3f} ± {:.3f}".format(*interval(_values(ours, key) - _values(theirs, key)))
+        for key in METRICS
+    ]
+    return f"| {method} | " + " | ".join(cells) + " |"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -201,7 +221,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the figures, kept up as it runs")
-    parser.add_argument("--report", action="store_true", help="only report what the file holds")
+    parser.add_argument("--merge", nargs="+", type=Path, help="other such files, taken in first")
+    parser.add_argument("--report", action="store_true", help="only report what the files hold")
     return parser.parse_args()
 
 
@@ -209,16 +230,35 @@ def main() -> None:
     """Compare on each dataset, report, and write the figures."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    known = arguments.json and arguments.json.exists()
-    result = json.loads(arguments.json.read_text()) if known else {"records": []}
+    result = load(*filter(None, [arguments.json, *(arguments.merge or ())]))
+    chosen = {
+        name: generate
+        for name, generate in methods().items()
+        if name in (arguments.methods or methods())
+    }
     for dataset in () if arguments.report else arguments.datasets:
-        measured = list(run(dataset, arguments.splits, arguments.methods))
-        again = {(dataset, method) for method in unique(measured, "method")}
-        kept = [r for r in result["records"] if (r["dataset"], r["method"]) not in again]
-        result = {"machine": machine(arguments), "records": kept + measured}
-        if arguments.json:
-            arguments.json.write_text(json.dumps(result, indent=1))
+        for seed in tqdm(range(arguments.splits), dataset):
+            result = replace(result, list(run(dataset, seed, chosen)), KEYS)
+            result["machine"] = machine(arguments)
+            save(arguments.json, result)
+    if arguments.merge:
+        save(arguments.json, result)
     report(result)
+
+
+def load(*paths: Path) -> Record:
+    """What earlier runs left in the files."""
+    result: Record = {"records": []}
+    for path in filter(Path.exists, paths):
+        read = json.loads(path.read_text())
+        result = {**read, **replace(result, read["records"], KEYS)}
+    return result
+
+
+def save(path: Path | None, result: Record) -> None:
+    """Write the figures."""
+    if path is not None:
+        path.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ by heart and nothing else: 5000 rows are themselves that far from their distribu
     python benchmarks/two_dimensional.py --seeds 5 --tune --free-plans --json result.json
     python benchmarks/two_dimensional.py --report --json result.json --figure result.png
 
-The baselines are torchcfm's own matchers (``pip install --no-deps torchcfm``), with our network
-and training loop. ``--tune`` gives each of them, task by task, the best of three learning rates
-on another draw of the data, a favour ours are not given; ``--free-plans`` adds OT-CFM with as many
-iterations as flow matching, its plans not counted. Iterations are calibrated to the budget, task
-by task, by short runs; no method reads a clock. What the file holds of other tasks and methods is
-kept, so that a comparison can be made in turns.
+The baselines are torchcfm's own matchers (``pip install --no-deps torchcfm``), with our network,
+training loop and learning rate. ``--tune`` adds them with the best of three learning rates, chosen
+task by task on another draw of the data, a favour ours are not given; ``--free-plans`` adds OT-CFM
+with as many iterations as flow matching, its plans not counted. Iterations are calibrated to the
+budget, task by task, by short runs; no method reads a clock. What the file holds of other tasks,
+seeds and methods is kept, so that a comparison can be made in turns, and several files are
+reported as one.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -49,12 +50,13 @@ N_FRESH = 100_000
 N_W2, N_W2_BLOCKS = 1024, 3
 N_DIRECTIONS = 48
 N_DRAWN = 2000
-CALIBRATION_ITER = 150
+CALIBRATION_ITER, N_CALIBRATIONS = 100, 3
 LEARNING_RATES = (1e-2, 3e-3, 1e-3)
 TUNING_SEED = 99
 FLOOR, ROWS, PARTICLES = "floor", "training rows", "particles, no network"
-OURS = ("NSGFSampler", "NSGFPlusPlus")
-FREE = "OT-CFM, free plans"
+BASELINES = ("OT-CFM", "flow matching")
+TUNED = {name: f"{name}, tuned" for name in BASELINES}
+FREE = "OT-CFM, tuned, free plans"
 
 Record = dict[str, Any]
 Sample = Callable[[NDArray, int], NDArray]
@@ -68,6 +70,14 @@ class Model(NamedTuple):
 
 
 Fit = Callable[..., Model]  # (source, target, max_iter, seed) and, for baselines, learning_rate
+
+
+class Method(NamedTuple):
+    """What is compared: a way to fit, and its settings on one task."""
+
+    fit: Fit
+    n_iter: int
+    learning_rate: float | None = None
 
 
 class Draw(NamedTuple):
@@ -92,39 +102,44 @@ class Draw(NamedTuple):
 
 
 class _Timed(VelocityMLP):
-    """The default network, that remembers when its training began."""
+    """The default network, that remembers when it was first trained."""
 
-    began = 0.0
+    began: ClassVar[float | None] = None
 
     def train(self, mode: bool = True) -> _Timed:
         """Called by the training loop before the first step."""
-        if mode:
+        if mode and _Timed.began is None:
             _Timed.began = time.process_time()
         return super().train(mode)
 
 
+def _fit_timed(sampler: Any, source: NDArray, target: NDArray) -> float:
+    """Fit a sampler; return the seconds until its first training, spent on simulations."""
+    sampler.set_params(network=lambda shape: _Timed(*shape))
+    _Timed.began, start = None, time.process_time()
+    sampler.fit(source, target)
+    return float(_Timed.began or start) - start
+
+
 def fit_nsgf(source: NDArray, target: NDArray, max_iter: int, seed: int) -> Model:
     """NSGFSampler with its defaults."""
-    flow = NSGFSampler(network=lambda row: _Timed(*row), max_iter=max_iter, random_state=seed)
-    start = time.process_time()
-    flow.fit(source, target)
-    return Model(
-        lambda x, nfe: flow.set_params(n_sampling_steps=nfe).transform(x), _Timed.began - start
-    )
+    flow = NSGFSampler(max_iter=max_iter, random_state=seed)
+    seconds = _fit_timed(flow, source, target)
+    return Model(lambda x, nfe: flow.set_params(n_sampling_steps=nfe).transform(x), seconds)
 
 
 def fit_plus_plus(source: NDArray, target: NDArray, max_iter: int, seed: int) -> Model:
-    """NSGFPlusPlus with its defaults; one evaluation of the budget tells the switch time."""
-    near = NSGFSampler(n_steps=5, t_end=0.5, max_iter=max_iter)
-    flow = NSGFPlusPlus(sinkhorn_flow=near, max_iter=max_iter, random_state=seed)
-    flow.fit(source, target)
+    """NSGFPlusPlus with its defaults; half of its evaluations are made in each phase."""
+    flow = NSGFPlusPlus(max_iter=max_iter, random_state=seed)
+    seconds = _fit_timed(flow, source, target)
+    n_predictions = int(flow.time_predictor_ is not None)
 
     def sample(x: NDArray, nfe: int) -> NDArray:
         n_near = min(5, nfe // 2)
         flow.sinkhorn_flow_.set_params(n_sampling_steps=n_near)
-        return flow.set_params(n_straight_steps=nfe - n_near - 1).transform(x)
+        return flow.set_params(n_straight_steps=nfe - n_near - n_predictions).transform(x)
 
-    return Model(sample)
+    return Model(sample, seconds)
 
 
 def fit_matching(
@@ -168,9 +183,9 @@ def fit_particles(source: NDArray, target: NDArray, max_iter: int, seed: int) ->
         x, y, outward = _standardise(points, target)
         generator = torch.Generator().manual_seed(seed)
         x = x[: len(x) // 256 * 256].view(-1, 256, x.shape[1])
-        chosen = [torch.randperm(len(y), generator=generator)[:256] for _ in x]
+        dealt = torch.randperm(len(y), generator=generator)[: x[..., 0].numel()].view(-1, 256)
         flow = follow_sinkhorn_flow(
-            x, y[torch.stack(chosen)], straight_schedule(nfe).step_sizes, blur=0.1, tol=5e-3
+            x, y[dealt], straight_schedule(nfe).step_sizes, blur=0.1, tol=5e-3
         )
         return outward(flow.positions[:, -1].flatten(0, 1))
 
@@ -212,24 +227,56 @@ def processor_seconds(work: Callable[[], object]) -> float:
 
 
 def calibrate(fit: Callable[[int], object], budget: float) -> int:
-    """Iterations that fill the budget, from the slope of two short runs."""
+    """Iterations that fill the budget, from the slope of short runs, each at its fastest."""
     fit(CALIBRATION_ITER)  # warms up
-    short, long = (
-        processor_seconds(lambda n=factor * CALIBRATION_ITER: fit(n)) for factor in (1, 3)
-    )
-    slope = max((long - short) / (2 * CALIBRATION_ITER), 1e-6)
+    runs = [
+        [processor_seconds(lambda n=factor * CALIBRATION_ITER: fit(n)) for factor in (1, 4)]
+        for _ in range(N_CALIBRATIONS)
+    ]
+    short, long = (min(times) for times in zip(*runs, strict=True))
+    slope = max((long - short) / (3 * CALIBRATION_ITER), 1e-6)
     return max(1, int((budget - short) / slope) + CALIBRATION_ITER)
 
 
-def tune(fit: Fit, task: str, max_iter: int) -> float:
-    """The learning rate that ends nearest to the target on data no result is taken on."""
-    draw = Draw.of(task, TUNING_SEED)
+def tune(fit: Fit, draw: Draw, n_iter: int) -> float:
+    """The learning rate that ends nearest to the target, few steps and many together."""
 
     def distance(rate: float) -> float:
-        model = fit(draw.source, draw.target, max_iter, TUNING_SEED, learning_rate=rate)
-        return energy_distance(model.sample(draw.points, 10), draw.fresh)
+        model = fit(draw.source, draw.target, n_iter, TUNING_SEED, learning_rate=rate)
+        return sum(energy_distance(model.sample(draw.points, nfe), draw.fresh) for nfe in NFES[1:])
 
     return min(LEARNING_RATES, key=distance)
+
+
+def prepare(task: str, arguments: argparse.Namespace) -> dict[str, Method]:
+    """The methods asked for, calibrated and tuned on data that no result is taken on."""
+    draw = Draw.of(task, TUNING_SEED)
+
+    def n_iter(fit: Fit) -> int:
+        return calibrate(lambda n: fit(draw.source, draw.target, n, 0), arguments.budget)
+
+    ours = {"NSGFSampler": fit_nsgf, "NSGFPlusPlus": fit_plus_plus}
+    wanted = arguments.methods or [*ours, *BASELINES, *TUNED.values(), FREE]
+    found = {name: Method(fit, n_iter(fit)) for name, fit in ours.items() if name in wanted}
+    if not set(wanted) <= set(ours):
+        found |= _prepare_baselines(draw, n_iter, arguments)
+    return {name: method for name, method in found.items() if name in wanted}
+
+
+def _prepare_baselines(
+    draw: Draw, n_iter: Callable[[Fit], int], arguments: argparse.Namespace
+) -> dict[str, Method]:
+    plain = {name: Method(fit, n_iter(fit), LEARNING_RATES[0]) for name, fit in matchers().items()}
+    best = dict(plain)
+    if arguments.tune:
+        best = {
+            TUNED[name]: method._replace(learning_rate=tune(method.fit, draw, method.n_iter))
+            for name, method in plain.items()
+        }
+    if plain and arguments.free_plans:  # without its plans OT-CFM is flow matching
+        paid, free = best.values()
+        best[FREE] = paid._replace(n_iter=free.n_iter)
+    return plain | best
 
 
 # Measurement
@@ -265,66 +312,36 @@ def evaluate(rows: NDArray, fresh: NDArray) -> Record:
     return {"w2": float(w2), "energy": energy_distance(rows, fresh)}
 
 
-def fits(arguments: argparse.Namespace) -> dict[str, Fit]:
-    """The methods asked for, by name."""
-    found = {"NSGFSampler": fit_nsgf, "NSGFPlusPlus": fit_plus_plus, **matchers()}
-    if arguments.free_plans and "OT-CFM" in found:
-        found[FREE] = found["OT-CFM"]
-    return {name: fit for name, fit in found.items() if name in (arguments.methods or found)}
+def run(task: str, methods: dict[str, Method], seed: int) -> Iterator[tuple[Record, NDArray]]:
+    """Yield what was measured of every method on one draw of the data, and some points."""
+    draw = Draw.of(task, seed)
+
+    def judge(method: str, nfe: int, rows: NDArray, **cost: Any) -> tuple[Record, NDArray]:
+        base = {"task": task, "seed": seed, "method": method, "nfe": nfe}
+        return {**base, **evaluate(rows, draw.fresh), **cost}, rows[:N_DRAWN]
+
+    again = np.random.default_rng(seed).integers(N_TRAIN, size=N_GENERATED)
+    yield judge(FLOOR, 0, draw.other)
+    yield judge(ROWS, 0, draw.target[again])
+    particles = fit_particles(draw.source, draw.target, 0, seed)
+    yield judge(PARTICLES, 10, particles.sample(draw.points, 10))
+    fitted: dict[Method, tuple[Model, Record]] = {}
+    for name, method in methods.items():
+        if method not in fitted:  # tuning may leave the rate as it is
+            fitted[method] = fit_and_time(method, draw, seed)
+        model, cost = fitted[method]
+        for nfe in NFES:
+            yield judge(name, nfe, model.sample(draw.points, nfe), **cost)
 
 
-class Benchmark:
-    """One task: its methods calibrated and tuned, then fitted and judged seed by seed."""
-
-    def __init__(self, task: str, arguments: argparse.Namespace):
-        self.task = task
-        self.fits = fits(arguments)
-        draw = Draw.of(task, TUNING_SEED)
-        # Without its plans OT-CFM is flow matching.
-        paid = {
-            name: matchers()["flow matching"] if name == FREE else fit
-            for name, fit in self.fits.items()
-        }
-        self.iterations = {
-            name: calibrate(lambda n, f=fit: f(draw.source, draw.target, n, 0), arguments.budget)
-            for name, fit in paid.items()
-        }
-        self.rates: dict[str, float] = {}
-        for name in self.fits if arguments.tune else ():
-            if name == FREE and "OT-CFM" in self.rates:
-                self.rates[FREE] = self.rates["OT-CFM"]
-            elif name not in OURS:
-                self.rates[name] = tune(self.fits[name], task, self.iterations[name])
-
-    def run(self, seed: int) -> Iterator[tuple[Record, NDArray]]:
-        """Yield what was measured of every method, and some of its points."""
-        draw = Draw.of(self.task, seed)
-        again = np.random.default_rng(seed).integers(N_TRAIN, size=N_GENERATED)
-        yield self._judge(FLOOR, 0, seed, draw, draw.other)
-        yield self._judge(ROWS, 0, seed, draw, draw.target[again])
-        particles = fit_particles(draw.source, draw.target, 0, seed)
-        yield self._judge(PARTICLES, 10, seed, draw, particles.sample(draw.points, 10))
-        for name in self.fits:
-            model, cost = self._fit(name, draw, seed)
-            for nfe in NFES:
-                rows = model.sample(draw.points, nfe)
-                record, points = self._judge(name, nfe, seed, draw, rows)
-                yield {**record, **cost}, points
-
-    def _fit(self, name: str, draw: Draw, seed: int) -> tuple[Model, Record]:
-        n_iter = self.iterations[name]
-        rate = {"learning_rate": self.rates[name]} if name in self.rates else {}
-        start = time.process_time()
-        model = self.fits[name](draw.source, draw.target, n_iter, seed, **rate)
-        seconds = time.process_time() - start
-        cost = {"fit_seconds": seconds, "pool_seconds": model.pool_seconds, "n_iter": n_iter}
-        return model, {**cost, **rate}
-
-    def _judge(
-        self, method: str, nfe: int, seed: int, draw: Draw, rows: NDArray
-    ) -> tuple[Record, NDArray]:
-        base = {"task": self.task, "seed": seed, "method": method, "nfe": nfe}
-        return {**base, **evaluate(rows, draw.fresh)}, rows[:N_DRAWN]
+def fit_and_time(method: Method, draw: Draw, seed: int) -> tuple[Model, Record]:
+    """Fit, and say what it took."""
+    rate = {"learning_rate": method.learning_rate} if method.learning_rate else {}
+    start = time.process_time()
+    model = method.fit(draw.source, draw.target, method.n_iter, seed, **rate)
+    seconds = time.process_time() - start
+    cost = {"fit_seconds": seconds, "pool_seconds": model.pool_seconds, "n_iter": method.n_iter}
+    return model, {**cost, **rate}
 
 
 def machine(arguments: argparse.Namespace) -> Record:
@@ -471,8 +488,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--free-plans", action="store_true", help="OT-CFM without plan time, too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the figures, kept up as it runs")
+    parser.add_argument("--merge", nargs="+", type=Path, help="other such files, taken in first")
     parser.add_argument("--figure", type=Path, help="file for the picture")
-    parser.add_argument("--report", action="store_true", help="only report what the file holds")
+    parser.add_argument("--report", action="store_true", help="only report what the files hold")
     return parser.parse_args()
 
 
@@ -480,29 +498,49 @@ def main() -> None:
     """Compare on each task, report, and write figures and picture."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    result, clouds = load(arguments.json)
+    result, clouds = load(*filter(None, [arguments.json, *(arguments.merge or ())]))
     for task in () if arguments.report else arguments.tasks:
-        benchmark, measured = Benchmark(task, arguments), []
+        methods = prepare(task, arguments)
         for seed in tqdm(range(arguments.seeds), task):
-            for record, points in benchmark.run(seed):
-                measured.append(record)
-                if seed == 0 and record["nfe"] in (0, 10):
-                    clouds[f"{task}/{record['method']}"] = points.astype(np.float32)
-        again = {(task, method) for method in unique(measured, "method")}
-        kept = [r for r in result["records"] if (r["task"], r["method"]) not in again]
-        result = {"machine": machine(arguments), "records": kept + measured}
+            measured, drawn = zip(*run(task, methods, seed), strict=True)
+            result = replace(result, measured, ("task", "seed", "method"))
+            result["machine"] = machine(arguments)
+            if seed == 0:
+                clouds |= shown(measured, drawn)
+            save(arguments.json, result, clouds)
+    if arguments.merge:
         save(arguments.json, result, clouds)
     report(result)
     if arguments.figure:
         draw_clouds(clouds, arguments.figure)
 
 
-def load(path: Path | None) -> tuple[Record, dict[str, NDArray]]:
-    """What earlier runs left in the file, and the points beside it."""
-    if path is None or not path.exists():
-        return {"records": []}, {}
-    with np.load(path.with_suffix(".npz")) as archive:
-        return json.loads(path.read_text()), dict(archive)
+def replace(result: Record, measured: Iterable[Record], keys: tuple[str, ...]) -> Record:
+    """Put records in the place of older ones of the same task, seed and method."""
+    again = set(unique(list(measured), *keys))
+    kept = [r for r in result["records"] if tuple(r[key] for key in keys) not in again]
+    return {**result, "records": [*kept, *measured]}
+
+
+def shown(measured: Iterable[Record], drawn: Iterable[NDArray]) -> dict[str, NDArray]:
+    """The points after ten evaluations, by task and method, or those of no method."""
+    return {
+        f"{record['task']}/{record['method']}": points.astype(np.float32)
+        for record, points in zip(measured, drawn, strict=True)
+        if record["nfe"] in (0, 10)
+    }
+
+
+def load(*paths: Path) -> tuple[Record, dict[str, NDArray]]:
+    """What earlier runs left in the files, and the points beside them."""
+    result: Record = {"records": []}
+    clouds: dict[str, NDArray] = {}
+    for path in filter(Path.exists, paths):
+        read = json.loads(path.read_text())
+        result = {**read, **replace(result, read["records"], ("task", "seed", "method"))}
+        with np.load(path.with_suffix(".npz")) as archive:
+            clouds |= archive
+    return result, clouds
 
 
 def save(path: Path | None, result: Record, clouds: dict[str, NDArray]) -> None:
