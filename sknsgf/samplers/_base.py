@@ -138,6 +138,7 @@ class BaseFlowSampler(
     random_state: Any
     score_blur: float | str
     verbose: int
+    warm_start: bool
 
     @abstractmethod
     def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
@@ -146,6 +147,49 @@ class BaseFlowSampler(
     @abstractmethod
     def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
         """Carry standardised rows along the fitted flow."""
+
+    def fit(
+        self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
+    ) -> Self:
+        """Learn the flow from the source to the target.
+
+        Parameters
+        ----------
+        X_source : array-like of shape (n_source, n_features)
+            Samples of the source; of the target where `source` is given.
+        y : array-like of shape (n_target, n_features), default=None
+            Samples of the target. Ignored (labels, say) if `X_target` or `source` is given.
+        X_target : array-like of shape (n_target, n_features), default=None
+            Samples of the target, by name: the form for pipelines.
+
+        Returns
+        -------
+        self : NSGFSampler or NSGFPlusPlus
+            The fitted sampler.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or an array cannot be used. The sampler is then left as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If transport problems stayed unsolved or training diverged, with the remedy.
+        UserWarning
+            If outliers set the scale of the data; from an NSGFPlusPlus also if its phases do not
+            share the work.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sknsgf import NSGFSampler
+        >>> rng = np.random.default_rng(0)
+        >>> X, Y = rng.normal(size=(300, 2)), rng.uniform(size=(400, 2))
+        >>> NSGFSampler(max_iter=100).fit(X, Y).transform(X).shape
+        (300, 2)
+        """
+        return self._fit(X_source, y, X_target, goes_on=self.warm_start)
 
     def partial_fit(
         self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
@@ -243,8 +287,8 @@ class BaseFlowSampler(
         Returns
         -------
         ndarray, dataframe or Tensor of shape (n_samples, n_features)
-            The points at the end of the flow. Floats keep their dtype, anything else becomes
-            float64; a tensor in, a tensor on the same device out.
+            The points at the end of the flow: float32 for float32, else float64; of a tensor a
+            tensor of its floating dtype, on its device.
 
         Raises
         ------

@@ -336,46 +336,6 @@ class NSGFSampler(BaseFlowSampler):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(
-        self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
-    ) -> Self:
-        """Learn the flow from the source to the target.
-
-        Parameters
-        ----------
-        X_source : array-like of shape (n_source, n_features)
-            Samples of the source; of the target where `source` is given.
-        y : array-like of shape (n_target, n_features), default=None
-            Samples of the target. Ignored (labels, say) if `X_target` or `source` is given.
-        X_target : array-like of shape (n_target, n_features), default=None
-            Samples of the target, by name: the form for pipelines.
-
-        Returns
-        -------
-        self : NSGFSampler
-            The fitted sampler.
-
-        Raises
-        ------
-        ValueError
-            If a parameter or an array cannot be used. The sampler is then left as it was.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If transport problems stayed unsolved or training diverged, with the remedy.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf import NSGFSampler
-        >>> rng = np.random.default_rng(0)
-        >>> X, Y = rng.normal(size=(300, 2)), rng.uniform(size=(400, 2))
-        >>> NSGFSampler(max_iter=100).fit(X, Y).transform(X).shape
-        (300, 2)
-        """
-        return self._fit(X_source, y, X_target, goes_on=self.warm_start)
-
     @with_callbacks
     def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
         goes_on = goes_on and hasattr(self, "velocity_network_")

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from torch import Tensor, nn
@@ -255,48 +254,6 @@ class NSGFPlusPlus(BaseFlowSampler):
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
-
-    def fit(
-        self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
-    ) -> Self:
-        """Fit the Sinkhorn flow, the straight flow and the time predictor, in that order.
-
-        Parameters
-        ----------
-        X_source : array-like of shape (n_source, n_features)
-            Samples of the source; of the target where `source` is given.
-        y : array-like of shape (n_target, n_features), default=None
-            Samples of the target. Ignored (labels, say) if `X_target` or `source` is given.
-        X_target : array-like of shape (n_target, n_features), default=None
-            Samples of the target, by name: the form for pipelines.
-
-        Returns
-        -------
-        self : NSGFPlusPlus
-            The fitted sampler.
-
-        Raises
-        ------
-        ValueError
-            If a parameter or an array cannot be used. The sampler is then left as it was.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If transport problems stayed unsolved or training diverged, with the remedy.
-        UserWarning
-            If the switch times leave nothing for the straight flow to do, or the first phase
-            has more than five steps.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf import NSGFPlusPlus
-        >>> X = np.random.default_rng(0).normal(size=(300, 4))
-        >>> NSGFPlusPlus(max_iter=50).fit(X, X + 1).transform(X).shape
-        (300, 4)
-        """
-        return self._fit(X_source, y, X_target, goes_on=self.warm_start)
 
     @with_callbacks
     def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
