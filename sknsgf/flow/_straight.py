@@ -14,6 +14,8 @@ from sknsgf.sinkhorn import coupling, squared_cost, transport
 _GROUP = 8  # minibatches coupled at a time
 _SHARPNESS = 0.05  # temperature of a large coupling over the standard deviation of its costs
 _N_COSTS = 1024  # points of each cloud on which that is measured
+_REUSE = 16  # targets drawn for a source point, while its row of the coupling is at hand
+_BLOCK = 256  # rows of it at a time
 
 
 def straight_records(x: Tensor, y: Tensor, generator: torch.Generator) -> Records:
@@ -96,7 +98,7 @@ def coupled_pairs(
         y = torch.stack([draw_target(generator) for _ in range(_GROUP)])
         plans = coupling(x, y, transport(x, y, epsilon=blur**2, tol=tol).potentials)
         for plan, starts, ends in zip(plans, x, y, strict=True):
-            yield starts, ends[torch.multinomial(plan, 1, generator=generator).squeeze(-1)]
+            yield starts, ends[_draw_columns(plan, 1, generator).squeeze(-1)]
 
 
 def large_pairs(
@@ -107,13 +109,13 @@ def large_pairs(
     batch_size: int,
     n_source: int,
     n_target: int,
-    n_batches: int | None = None,
+    fixed_target: bool = True,
     tol: float = 1e-2,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     r"""Pair points as the entropic transport between two large clouds does.
 
-    Only the potential :math:`g` of the targets is kept. Every new source point then draws its
-    target from its own row of the coupling,
+    Only the potential :math:`g` of the targets is kept. New source points then draw their
+    targets, sixteen each, from their own rows of the coupling,
 
     .. math:: p_j(x) \propto \exp\bigl((g_j - \tfrac12\|x - y_j\|^2) / \varepsilon\bigr),
 
@@ -127,12 +129,12 @@ def large_pairs(
     generator : torch.Generator
         Draws clouds, source points and their targets.
     batch_size : int
-        Pairs at a time.
+        Pairs at a time, at most `n_source`.
     n_source, n_target : int
         Points of the clouds that transport is solved for.
-    n_batches : int, optional
-        Batches after which it is solved again, for other points. None never does: right
-        where `n_target` are all the targets there are.
+    fixed_target : bool, default=True
+        Whether transport is solved once, which is right where `n_target` are all the targets
+        there are, or again for other points whenever new ones are drawn.
     tol : float, default=1e-2
         Largest accepted marginal error.
 
@@ -143,8 +145,8 @@ def large_pairs(
 
     Notes
     -----
-    Memory grows with ``n_source + n_target`` and ``batch_size * n_target``, by the blocks of the
-    solver and never by ``n_source * n_target``, once that is large.
+    Memory grows with ``n_source + n_target`` and by blocks of ``256 * n_target`` and those of
+    the solver, never by ``n_source * n_target``, once that is large.
 
     References
     ----------
@@ -165,12 +167,34 @@ def large_pairs(
     while True:
         y = draw_target(n_target, generator)
         g, epsilon = _solve_large(draw_source(n_source, generator), y, tol)
-        for _ in itertools.count() if n_batches is None else range(n_batches):
-            x = draw_source(batch_size, generator)
-            plan = ((g - squared_cost(x, y)) / epsilon).softmax(-1)
-            yield x, y[torch.multinomial(plan, 1, generator=generator).squeeze(-1)]
+        for _ in itertools.count() if fixed_target else range(1):
+            x = draw_source(n_source, generator)
+            for ends in _draw_ends(x, y, g, epsilon, generator).T:
+                order = torch.randperm(n_source, generator=generator)
+                whole = order[: n_source // batch_size * batch_size]
+                for some in whole.split(batch_size):
+                    yield x[some], y[ends[some]]
+
+
+def _draw_ends(
+    x: Tensor, y: Tensor, g: Tensor, epsilon: float, generator: torch.Generator
+) -> Tensor:
+    """Draw _REUSE columns (n, _REUSE) of the coupling for each of n source points."""
+    drawn = []
+    for block in x.split(_BLOCK):
+        exponents = (g - squared_cost(block, y)) / epsilon
+        weights = (exponents - exponents.amax(-1, keepdim=True)).exp()
+        drawn.append(_draw_columns(weights, _REUSE, generator))
+    return torch.cat(drawn)
 
 
 def _solve_large(x: Tensor, y: Tensor, tol: float) -> tuple[Tensor, float]:
     epsilon = _SHARPNESS * float(squared_cost(x[:_N_COSTS], y[:_N_COSTS]).std())
     return transport(x, y, epsilon=epsilon, tol=tol).potentials.g, epsilon
+
+
+def _draw_columns(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draw n columns for each row of weights; multinomial draws a number for every entry."""
+    shares = weights.cumsum(-1)
+    level = torch.rand(len(weights), n, dtype=weights.dtype, generator=generator) * shares[:, -1:]
+    return torch.searchsorted(shares, level, right=True).clamp(max=weights.shape[1] - 1)
