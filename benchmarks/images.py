@@ -5,22 +5,26 @@ Iterations are calibrated to it by short runs; no method reads a clock.
 
     python benchmarks/images.py --network mlp --batch 256 --splits 10 --json result.json
     python benchmarks/images.py --dataset mnist14 --data mnist.npz --budget 720
+    python benchmarks/images.py --splits 0 --merge one.json other.json --json result.json
 
-With the perceptron, which learns faster than the U-Net on images of 64 pixels and one core.
+With the perceptron, which learns faster than the U-Net on images of 64 pixels and one core. What
+the files hold of other datasets, methods and splits is kept, so that a comparison can be made in
+turns, or by several processes that each write their own.
 
 Datasets: scikit-learn's digits; MNIST, and MNIST averaged over 2 x 2 pixels, from an archive as
 read by `sknsgf.datasets.load_images`; CIFAR-10 from one like it. Values run from -1 to 1.
 
-Figures against held-out images, each beside that of the training set itself (its images, as many
-as are generated): unbiased energy distance; AUC of a classifier that tells them apart; in the
-last hidden layer of a classifier of the labels that is trained here on the training set, the
+Figures against held-out images, means over batches of as many generated ones, each beside that of
+the training set itself: unbiased energy distance; AUC of a classifier that tells them apart; in
+the last hidden layer of a classifier of the labels that is trained here on the training set, the
 Fréchet distance of Gaussians ("classifier-FID", which is not FID) and k-nearest-neighbour
 precision and recall; half the L1 distance of the histograms of predicted labels; mean
 probability of the top label; W2; and the median distance to the nearest training image over
 that of held-out images (near 0: copies).
 
 The baselines are torchcfm's matchers (``pip install --no-deps torchcfm``) with our network and
-training loop; ``--rates`` gives each the best of several learning rates, on a split of its own.
+training loop; ``--tune`` gives each the best of the learning rates, with and without stopping
+early by a tenth of the images, on a split of its own: a favour ours are not given.
 """
 
 from __future__ import annotations
@@ -30,8 +34,9 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +62,12 @@ TUNING_SPLIT = 99
 N_NEIGHBOURS = 3
 HIDDEN = (128, 32)
 FIRST_PHASE = 5  # steps of it
+OURS = ("NSGFPlusPlus", "NSGFSampler")
+BASELINES = ("OT-CFM", "flow matching")
+PHASES = ("first phase alone", "second phase alone")
+METHODS = ("training set", "NSGFPlusPlus", *PHASES, "NSGFSampler", *BASELINES)
+CHOICES = ("max_iter", "learning_rate", "stops_early")
+PATHS = ("data", "json", "figure", "merge")
 
 Record = dict[str, Any]
 Sample = Callable[[int, int], NDArray]
@@ -165,24 +176,35 @@ def fit_matching(
     images: Images,
     max_iter: int,
     seed: int,
+    *,
     learning_rate: float | None = None,
+    stops_early: bool = False,
 ) -> Model:
     """Flow matching by one of torchcfm's matchers."""
     mean, scale = images.train.mean(0), float((images.train - images.train.mean(0)).std())
     y = torch.from_numpy((images.train - mean) / scale).float()
+    n_held_out = len(y) // 10 if stops_early else 0
     torch.manual_seed(seed)  # torchcfm draws from the global generator
 
-    def loss(network: torch.nn.Module) -> Tensor:
-        x, chosen = torch.randn(args.batch, y.shape[1]), torch.randint(len(y), (args.batch,))
-        t, x_t, u = matcher.sample_location_and_conditional_flow(x, y[chosen])
-        return velocity_matching_loss(network, t, x_t, u)
+    def draw(rows: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        x, chosen = torch.randn(n, y.shape[1]), torch.randint(len(rows), (n,))
+        return matcher.sample_location_and_conditional_flow(x, rows[chosen])
+
+    validation_loss = None
+    if stops_early:
+        unseen = [draw(y[:n_held_out], args.batch) for _ in range(4096 // args.batch)]
+        t, x_t, u = (torch.cat(parts) for parts in zip(*unseen, strict=True))
+
+        def validation_loss(network: torch.nn.Module) -> Tensor:
+            return velocity_matching_loss(network, t, x_t, u)
 
     network, _ = train(
         network_of(args)(images.shape),
-        loss,
+        lambda network: velocity_matching_loss(network, *draw(y[n_held_out:], args.batch)),
         max_iter=max_iter,
         learning_rate=learning_rate or args.rates[0],
         ema_decay=0.995,
+        validation_loss=validation_loss,
     )
 
     @torch.no_grad()
@@ -221,7 +243,7 @@ def calibrate(fit: Callable[..., Model], images: Images, args: argparse.Namespac
 
     def seconds(max_iter: int) -> float:
         start = time.process_time()
-        fit(images, max_iter, 0)
+        fit(images, max_iter=max_iter, seed=0)
         return time.process_time() - start
 
     n = args.calibration
@@ -232,15 +254,18 @@ def calibrate(fit: Callable[..., Model], images: Images, args: argparse.Namespac
     return max(1, int((args.budget - short) / (long - short) * n) + n)
 
 
-def tune(fit: Callable[..., Model], max_iter: int, args: argparse.Namespace) -> float:
-    """The learning rate that ends nearest to held-out images of a split of its own."""
+def tune(fit: Callable[..., Model], max_iter: int, args: argparse.Namespace) -> Record:
+    """What ends nearest to held-out images of a split of its own."""
     images = Images(args, TUNING_SPLIT)
 
-    def distance(rate: float) -> float:
-        model = fit(images, max_iter, TUNING_SPLIT, learning_rate=rate)
-        return energy_distance(model.sample(len(images.test), max(args.nfes)), images.test)
+    def distance(options: Record) -> float:
+        model = fit(images, max_iter=max_iter, seed=TUNING_SPLIT, **options)
+        return energy_distance(model.sample(args.generate, max(args.nfes)), images.test)
 
-    return min(args.rates, key=distance)
+    choices = product(args.rates, (False, True))
+    return min(
+        ({"learning_rate": rate, "stops_early": stops} for rate, stops in choices), key=distance
+    )
 
 
 # Figures
@@ -271,7 +296,12 @@ class Judge:
         return labels.transform(self.classifier.predict(rows)).mean(0)
 
     def __call__(self, rows: NDArray) -> Record:
-        """Every figure of generated rows."""
+        """Every figure of generated rows, a mean over batches of as many as are held out."""
+        n = min(len(self.images.test), len(rows))
+        figures = [self._judge(rows[i : i + n]) for i in range(0, len(rows) - n + 1, n)]
+        return {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
+
+    def _judge(self, rows: NDArray) -> Record:
         test = self.images.test
         ours, real = self.features(rows), self.features(test)
         histograms = self.histogram(rows), self.histogram(test)
@@ -306,55 +336,69 @@ def coverage(x: NDArray, y: NDArray) -> float:
     return float(np.mean([(np.linalg.norm(row - y, axis=1) <= radii).any() for row in x]))
 
 
-def run(args: argparse.Namespace) -> Record:
-    """Everything, split by split."""
-    everything = methods(args)
-    images = Images(args, TUNING_SPLIT)
-    iterations = {name: calibrate(fit, images, args) for name, fit in everything.items()}
-    print("iterations in the budget:", iterations, flush=True)
-    rates = {
-        name: tune(fit, iterations[name], args)
-        for name, fit in everything.items()
-        if name in ("OT-CFM", "flow matching") and len(args.rates) > 1
-    }
-    records: list[Record] = []
-    result = {
-        "settings": settings(args),
-        "iterations": iterations,
-        "learning_rates": rates,
-        "records": records,
-    }
+def run(args: argparse.Namespace, earlier: list[Record]) -> Iterator[Record]:
+    """Every method on every split, one record after the other."""
+    fits = methods(args)
+    choices = {name: settle(name, fit, args, earlier) for name, fit in fits.items()}
+    print("in the budget:", choices, flush=True)
     for split in tqdm(range(args.first, args.first + args.splits), disable=None):
-        images = Images(args, split)
-        judge, n = Judge(images, split), min(len(images.test), args.generate)
-        own = images.train[np.random.default_rng(split).permutation(len(images.train))[:n]]
-        base = {"split": split, "method": "training set", "nfe": 0, "seconds": 0.0}
-        records.append(base | judge(own))
-        real = float(judge.classifier.predict_proba(images.test).max(1).mean())
-        records[-1]["top_probability_test"] = real
-        records[-1]["accuracy_test"] = judge.classifier.score(images.test, images.test_labels)
-        for name, fit in everything.items():
-            start = time.process_time()
-            rate = {"learning_rate": rates[name]} if name in rates else {}
-            model = fit(images, iterations[name], split, **rate)
-            seconds = time.process_time() - start
-            for nfe in args.nfes:
-                figures = judge(model.sample(n, nfe))
-                record = {"split": split, "method": name, "nfe": nfe, "seconds": seconds}
-                records.append(record | figures)
-            for phase, alone in model.phases.items():
-                record = {"split": split, "method": phase, "nfe": 0, "seconds": seconds}
-                records.append(record | judge(alone(n)))
-            if args.figure and split == args.first and name == "NSGFPlusPlus":
-                draw(model.sample(100, args.nfes[0]), images, args.figure)
-        if args.json:
-            args.json.write_text(json.dumps(result, indent=1))
-    return result
+        judge = Judge(Images(args, split), split)
+        yield from judge_training_set(judge, args)
+        for name, fit in fits.items():
+            yield from judge_method(name, fit, choices[name], judge, args)
+
+
+def settle(
+    name: str, fit: Callable[..., Model], args: argparse.Namespace, earlier: list[Record]
+) -> Record:
+    """Iterations and, for a baseline, what it was tuned to: as on earlier splits, or anew."""
+    for record in earlier:
+        if (record["dataset"], record["method"]) == (args.dataset, name):
+            return {key: record[key] for key in CHOICES if key in record}
+    max_iter = calibrate(fit, Images(args, TUNING_SPLIT), args)
+    tuned = tune(fit, max_iter, args) if args.tune and name in BASELINES else {}
+    return {"max_iter": max_iter, **tuned}
+
+
+def judge_training_set(judge: Judge, args: argparse.Namespace) -> Iterator[Record]:
+    """What a perfect copy of the training set would score."""
+    images = judge.images
+    order = np.random.default_rng(judge.seed).permutation(len(images.train))
+    own = images.train[order[: args.generate]]
+    real = judge.classifier.predict_proba(images.test).max(1).mean()
+    yield {
+        "split": judge.seed,
+        "method": "training set",
+        "nfe": 0,
+        **judge(own),
+        "top_probability_test": float(real),
+        "accuracy_test": judge.classifier.score(images.test, images.test_labels),
+    }
+
+
+def judge_method(
+    name: str,
+    fit: Callable[..., Model],
+    choices: Record,
+    judge: Judge,
+    args: argparse.Namespace,
+) -> Iterator[Record]:
+    """Fit once, judge at every number of evaluations, and the phases alone."""
+    start = time.process_time()
+    model = fit(judge.images, seed=judge.seed, **choices)
+    seconds = time.process_time() - start
+    base = {"split": judge.seed, "seconds": seconds, **choices}
+    for nfe in args.nfes:
+        yield {**base, "method": name, "nfe": nfe, **judge(model.sample(args.generate, nfe))}
+    for phase, alone in model.phases.items():
+        yield {**base, "method": phase, "nfe": 0, **judge(alone(args.generate))}
+    if args.figure and judge.seed == args.first and name == "NSGFPlusPlus":
+        draw(model.sample(100, args.nfes[0]), judge.images, args.figure)
 
 
 def settings(args: argparse.Namespace) -> Record:
     """What was run, where."""
-    chosen = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
+    chosen = {name: value for name, value in vars(args).items() if name not in PATHS}
     return chosen | {
         "date": time.strftime("%Y-%m-%d"),
         "processor": platform.processor() or platform.machine(),
@@ -391,20 +435,32 @@ COLUMNS = {
 }
 
 
-def print_table(result: Record) -> None:
+def print_table(records: list[Record]) -> None:
     """Mean and standard deviation over splits."""
-    records = result["records"]
-    print(f"learning rates of the baselines: {result['learning_rates'] or 'the first'}")
     print(f"{'':19s}{'nfe':>4}" + "".join(f"{name[:13]:>15s}" for name in COLUMNS))
     for method, nfe in dict.fromkeys((r["method"], r["nfe"]) for r in records):
         chosen = [r for r in records if (r["method"], r["nfe"]) == (method, nfe)]
         cells = []
         for name, factor in COLUMNS.items():
-            values = factor * np.array([r[name] for r in chosen])
+            values = factor * np.array([r.get(name, 0) for r in chosen])
             cells.append(f"{values.mean():8.3f} ±{values.std():5.3f}")
         print(f"{method:19s}{nfe or '':>4}" + "".join(f"{cell:>15s}" for cell in cells))
     real = np.mean([r["top_probability_test"] for r in records if r["method"] == "training set"])
     print(f"mean top probability of held-out images: {real:.3f}")
+
+
+def merged(old: list[Record], new: list[Record]) -> list[Record]:
+    """Records by dataset, split, method and evaluations, in that order; the later ones hold."""
+    names = ("dataset", "split", "method", "nfe")
+    together = {tuple(record[name] for name in names): record for record in [*old, *new]}
+    order = {method: i for i, method in enumerate(METHODS)}
+    ranks = lambda key: (key[0], order.get(key[2], len(order)), key[3], key[1])  # noqa: E731
+    return [together[key] for key in sorted(together, key=ranks)]
+
+
+def load(path: Path) -> list[Record]:
+    """Records of an earlier run."""
+    return json.loads(path.read_text())["records"] if path.exists() else []
 
 
 def parse() -> argparse.Namespace:
@@ -414,13 +470,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="npz archive of the images, but for digits")
     parser.add_argument("--limit", type=int, help="use this many images only")
     parser.add_argument("--test", type=int, default=597, help="images held out")
-    parser.add_argument("--generate", type=int, default=2000, help="most images judged")
+    parser.add_argument("--generate", type=int, default=2400, help="images a method")
     parser.add_argument("--budget", type=float, default=60, help="processor seconds a method")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="number of the first split")
     parser.add_argument("--nfes", type=int, nargs="+", default=[25, 100])
-    names = ["NSGFPlusPlus", "NSGFSampler", "OT-CFM", "flow matching"]
+    names = [*OURS, *BASELINES]
     parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    parser.add_argument("--merge", type=Path, nargs="+", default=(), help="take these files, too")
     parser.add_argument("--network", default="unet", choices=["mlp", "unet"])
     parser.add_argument("--width", type=int, default=32, help="of the U-Net")
     parser.add_argument("--patch", type=int, default=1, help="patch size of the U-Net")
@@ -434,6 +491,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--rates", type=float, nargs="+", default=[2e-3], help="learning rates for the baselines"
     )
+    parser.add_argument("--tune", action="store_true", help="choose among them, else the first")
     parser.add_argument("--calibration", type=int, default=20, help="iterations")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
@@ -441,10 +499,26 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run and report."""
+    """Run, report, and keep the file up as it goes."""
     args = parse()
     torch.set_num_threads(1)
-    print_table(run(args))
+    records = load(args.json) if args.json else []
+    for path in args.merge:
+        records = merged(records, load(path))
+    for record in run(args, records) if args.splits else ():
+        records = merged(records, [{"dataset": args.dataset, "budget": args.budget, **record}])
+        if args.json:
+            save(records, args)
+    if args.json:
+        save(records, args)
+    for dataset in dict.fromkeys(record["dataset"] for record in records):
+        print(dataset)
+        print_table([record for record in records if record["dataset"] == dataset])
+
+
+def save(records: list[Record], args: argparse.Namespace) -> None:
+    """Write the records beside what the last run was asked for."""
+    args.json.write_text(json.dumps({"settings": settings(args), "records": records}, indent=1))
 
 
 if __name__ == "__main__":
