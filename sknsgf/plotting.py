@@ -641,7 +641,7 @@ class VelocityFieldDisplay:
 
 
 class SwitchTimeDisplay:
-    """When points enter the second phase of an NSGFPlusPlus, as a histogram.
+    """When points enter a straight flow that starts at the source, as a histogram.
 
     Make it with :meth:`from_estimator` or :meth:`from_predictions`, which also draw it; `plot`
     draws it again.
@@ -668,7 +668,7 @@ class SwitchTimeDisplay:
     >>> from sknsgf import NSGFPlusPlus
     >>> from sknsgf.plotting import SwitchTimeDisplay
     >>> X = np.random.default_rng(0).normal(size=(100, 4))
-    >>> model = NSGFPlusPlus(source="gaussian", max_iter=50).fit(X)
+    >>> model = NSGFPlusPlus(straight_from="source", source="gaussian", max_iter=50).fit(X)
     >>> display = SwitchTimeDisplay.from_estimator(model)
     """
 
@@ -685,7 +685,7 @@ class SwitchTimeDisplay:
         Parameters
         ----------
         estimator : NSGFPlusPlus
-            Fitted estimator.
+            Fitted with ``straight_from="source"``.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
         **kwargs
@@ -699,7 +699,8 @@ class SwitchTimeDisplay:
         Raises
         ------
         TypeError
-            If the estimator has no switch times.
+            If the estimator has no switch times, or all of them are 0 because its straight
+            flow starts where the first phase ends.
 
         Examples
         --------
@@ -707,12 +708,17 @@ class SwitchTimeDisplay:
         >>> from sknsgf import NSGFPlusPlus
         >>> from sknsgf.plotting import SwitchTimeDisplay
         >>> X = np.random.default_rng(0).normal(size=(100, 4))
-        >>> model = NSGFPlusPlus(source="gaussian", max_iter=50).fit(X)
+        >>> model = NSGFPlusPlus(straight_from="source", source="gaussian", max_iter=50).fit(X)
         >>> display = SwitchTimeDisplay.from_estimator(model, bins=20)
         """
         if not hasattr(estimator, "switch_time_"):
             raise TypeError(
                 f"{type(estimator).__name__} has no switch times: pass a fitted NSGFPlusPlus."
+            )
+        if not estimator.switch_time_.any():
+            raise TypeError(
+                "Every point enters this straight flow at its start, where the first phase ends: "
+                'fit NSGFPlusPlus(straight_from="source") to have switch times.'
             )
         t_end = estimator.sinkhorn_flow_.t_end
         times = np.asarray(estimator.switch_time_, dtype=np.float64)

@@ -34,8 +34,8 @@ def networks(sampler):
     if isinstance(sampler, NSGFSampler):
         modules = [sampler.velocity_network_]
     else:
-        modules = [sampler.straight_network_, sampler.time_predictor_]
-        modules = [*modules, sampler.sinkhorn_flow_.velocity_network_]
+        modules = [sampler.straight_network_, sampler.sinkhorn_flow_.velocity_network_]
+        modules += [sampler.time_predictor_] if sampler.time_predictor_ is not None else []
     return torch.cat([p.flatten() for module in modules for p in module.parameters()])
 
 
@@ -172,7 +172,7 @@ def test_column_names_stay_when_going_on_and_change_when_starting_again(cls):
 
 
 def test_a_predictor_no_longer_wanted_goes_and_comes():
-    sampler = NSGFPlusPlus(**TINY).fit(X, Y)
+    sampler = NSGFPlusPlus(straight_from="source", **TINY).fit(X, Y)
     sampler.set_params(switch="fixed").partial_fit(X, Y)
     assert sampler.time_predictor_ is None
     assert sampler.history_.keys() == {"sinkhorn_flow", "straight_flow"}
@@ -233,9 +233,16 @@ class TestCallbacks:
                 assert outside[0] < told.index(("begin", *path)) < told.index(("end", *path))
                 assert told.index(("end", *path)) < outside[1]
         stages = [path[1] for path in begun if len(path) == 2]
-        one, two = ["simulate", "train"], ["sinkhorn_flow", "straight", "predictor"]
+        one, two = ["simulate", "train"], ["sinkhorn_flow", "straight"]
         assert stages == (one if cls is NSGFSampler else two)
         assert sum(path[:2] == ["fit", stages[-1]] for path in begun) == 1 + TINY["max_iter"]
+
+    def test_the_time_predictor_is_a_stage(self):
+        recorder = Recorder()
+        sampler = NSGFPlusPlus(straight_from="source", **TINY).set_callbacks(recorder).fit(X, Y)
+        stages = [path[2] for path in recorder.told if path[0] == "begin" and len(path) == 3]
+        assert stages == ["sinkhorn_flow", "straight", "predictor"]
+        assert sampler.time_predictor_ is not None
 
     @BOTH
     def test_being_watched_changes_nothing(self, cls):

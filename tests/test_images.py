@@ -106,7 +106,8 @@ class TestImages:
     "network, expected", [("mlp", TimePredictor), (Small, ConvolutionalTimePredictor)]
 )
 def test_the_time_predictor_goes_with_the_network(network, expected):
-    model = quick(NSGFPlusPlus, image_shape=SHAPE, network=network).fit(IMAGES)
+    form = {"straight_from": "source", "image_shape": SHAPE, "network": network}
+    model = quick(NSGFPlusPlus, **form).fit(IMAGES)
     assert isinstance(model.time_predictor_, expected)
 
 

@@ -89,9 +89,12 @@ FITTED = {
     "numpy parameters": lambda: flow(
         blur=np.float32(0.1), n_steps=np.int64(3), hidden_layer_sizes=np.array([4])
     ).fit(X, Y),
-    "phases of images": lambda: plusplus(source="gaussian", image_shape=(3, 1, 1)).fit(X),
-    "phases": lambda: plusplus().fit(X, Y),
-    "phases from noise": lambda: plusplus(source="gaussian", switch="fixed").fit(X),
+    "phases of images": lambda: plusplus(
+        straight_from="source", source="gaussian", image_shape=(3, 1, 1)
+    ).fit(X),
+    "phases": lambda: plusplus(straight_from="source").fit(X, Y),
+    "phases from noise": lambda: plusplus(source="gaussian").fit(X),
+    "phases of a fixed switch": lambda: plusplus(straight_from="source", switch="fixed").fit(X, Y),
     "phases from the flow": lambda: plusplus(
         straight_from="flow", coupling="minibatch", sinkhorn_flow=flow(n_steps=2, t_end=0.7)
     ).fit(X, Y),

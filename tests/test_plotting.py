@@ -214,7 +214,7 @@ def flow():
 
 @pytest.fixture(scope="module")
 def phases():
-    return NSGFPlusPlus(**TINY).fit(ROWS, ROWS + 5)
+    return NSGFPlusPlus(straight_from="source", **TINY).fit(ROWS, ROWS + 5)
 
 
 class TestDisplays:
@@ -282,6 +282,8 @@ class TestDisplays:
             VelocityFieldDisplay.from_estimator(phases, ROWS, features=(0, 1))
         with pytest.raises(TypeError, match="NSGFPlusPlus"):
             SwitchTimeDisplay.from_estimator(flow)
+        with pytest.raises(TypeError, match="enters this straight flow at its start"):
+            SwitchTimeDisplay.from_estimator(NSGFPlusPlus(**TINY).fit(ROWS, ROWS + 5))
         with pytest.raises(ValueError, match=r"\[0, 1\]"):
             SwitchTimeDisplay.from_predictions([0.2, 1.3])
         with pytest.raises(ValueError, match="3 points but 2"):

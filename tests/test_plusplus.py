@@ -15,13 +15,15 @@ from sknsgf.metrics import energy_distance
 rng = np.random.default_rng(0)
 X_SOURCE = rng.normal(size=(300, 3))
 X_TARGET = rng.uniform(-1, 1, size=(400, 3)) * [3, 1, 1] + [10, -5, 0]
+PAPER = {"straight_from": "source"}
 FORMS = [
     {},
-    {"switch": "fixed"},
-    {"straight_from": "flow"},
+    {"coupling": "independent"},
     {"coupling": "minibatch"},
-    {"straight_from": "flow", "coupling": "minibatch"},
-    {"coupling": "large"},
+    PAPER,
+    {**PAPER, "switch": "fixed"},
+    {**PAPER, "coupling": "minibatch"},
+    {**PAPER, "coupling": "large"},
 ]
 
 
@@ -29,11 +31,11 @@ def quick(**parameters):
     return NSGFPlusPlus(**{"max_iter": 20, "random_state": 0, **parameters})
 
 
-@pytest.fixture(scope="module")
-def trained():
+@pytest.fixture(scope="module", params=[{}, PAPER], ids=str)
+def trained(request):
     """A well-trained model from a cloud to the same cloud shifted by 10."""
     source = np.random.default_rng(1).normal(size=(1000, 3))
-    return NSGFPlusPlus(max_iter=500, random_state=0).fit(source, source + 10)
+    return NSGFPlusPlus(**request.param, max_iter=500, random_state=0).fit(source, source + 10)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -65,7 +67,7 @@ class TestEveryForm:
         np.testing.assert_allclose(straight[-1], 1)
         steps = np.diff(straight, axis=0)
         np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-7)
-        if form.get("straight_from") == "flow":
+        if "straight_from" not in form:
             np.testing.assert_array_equal(straight[0], 0)
         elif form.get("switch") == "fixed":
             np.testing.assert_allclose(straight[0], 0.5)
@@ -88,6 +90,7 @@ class TestPhases:
         np.testing.assert_allclose(moved.mean(0), fresh.mean(0) + 10, atol=0.2)
         np.testing.assert_allclose(moved.std(0), 1, atol=0.2)
 
+    @pytest.mark.parametrize("trained", [PAPER], ids=str, indirect=True)
     def test_the_second_phase_improves_the_first(self, trained):
         fresh = np.random.default_rng(2).normal(size=(500, 3))
         first = trained.sinkhorn_flow_.transform(fresh)
@@ -96,24 +99,26 @@ class TestPhases:
             first, target
         )
 
+    @pytest.mark.parametrize("trained", [PAPER], ids=str, indirect=True)
     def test_switch_times_are_about_where_the_first_phase_ends(self, trained):
         # A shift by ten standard deviations: any point shows how far along it is.
         assert trained.switch_time_.shape == (100,)
         np.testing.assert_allclose(np.median(trained.switch_time_), 0.5, atol=0.05)
 
-    def test_inverse_undoes_transform_when_the_switch_is_fixed(self):
+    @pytest.mark.parametrize("form", [{}, {**PAPER, "switch": "fixed"}], ids=str)
+    def test_inverse_undoes_transform_unless_switches_are_predicted(self, form):
         source = np.random.default_rng(1).normal(size=(500, 3))
-        model = quick(max_iter=200, switch="fixed").fit(source, source + 10)
+        model = quick(max_iter=200, **form).fit(source, source + 10)
         back = model.inverse_transform(model.transform(source))
         np.testing.assert_allclose(back, source, atol=1e-3)
 
     def test_a_first_phase_that_leaves_nothing_to_do_is_reported(self):
         flow = NSGFSampler(max_iter=200)
         with pytest.warns(UserWarning, match="t_end=0.5"):
-            quick(sinkhorn_flow=flow, max_iter=200).fit(X_SOURCE, X_SOURCE + 10)
+            quick(sinkhorn_flow=flow, max_iter=200, **PAPER).fit(X_SOURCE, X_SOURCE + 10)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            quick(max_iter=200).fit(X_SOURCE, X_SOURCE + 10)
+            quick(max_iter=200, **PAPER).fit(X_SOURCE, X_SOURCE + 10)
 
     def test_the_given_flow_is_cloned(self):
         flow = NSGFSampler(n_steps=3, t_end=0.4, max_iter=10)
@@ -129,11 +134,28 @@ class TestPhases:
         assert caught[0].filename == __file__
 
     def test_switch_times_are_of_rows_that_nothing_was_fitted_to(self):
-        model = quick(max_iter=2).fit(X_SOURCE, X_TARGET)
+        model = quick(max_iter=2, **PAPER).fit(X_SOURCE, X_TARGET)
         seen = model.sinkhorn_flow_.source_.x
         assert len(seen) == 270 and len(model.switch_time_) == 30
         assert len(model.source_.x) == 300  # to sample from
-        assert len(quick(max_iter=2).fit(X_SOURCE[:20], X_TARGET).switch_time_) == 20
+        assert len(quick(max_iter=2, **PAPER).fit(X_SOURCE[:20], X_TARGET).switch_time_) == 20
+
+    def test_no_row_is_spared_for_switch_times_that_nothing_predicts(self):
+        model = quick(max_iter=2).fit(X_SOURCE, X_TARGET)
+        assert len(model.sinkhorn_flow_.source_.x) == 300
+        np.testing.assert_array_equal(model.switch_time_, 0)
+
+    @pytest.mark.parametrize(
+        "form, coupling, t_end", [({}, "large", 1), (PAPER, "independent", 0.5)], ids=str
+    )
+    def test_what_goes_with_where_lines_start(self, form, coupling, t_end):
+        automatic = quick(**form).fit(X_SOURCE, X_TARGET)
+        spelled = quick(
+            coupling=coupling,
+            sinkhorn_flow=NSGFSampler(n_steps=5, t_end=t_end, learning_rate=3e-3, max_iter=20),
+            **form,
+        ).fit(X_SOURCE, X_TARGET)
+        np.testing.assert_array_equal(automatic.sample(50), spelled.sample(50))
 
     @pytest.mark.parametrize("form", FORMS, ids=str)
     @pytest.mark.parametrize("step_size", [0.15, 1.0])
@@ -151,7 +173,7 @@ class TestPhases:
         np.testing.assert_allclose(path.states[-1], model.transform(X_SOURCE))
 
     def test_as_many_fixed_steps_as_equal_ones_are_the_same(self):
-        model = quick(switch="fixed", n_straight_steps=5).fit(X_SOURCE, X_TARGET)
+        model = quick(switch="fixed", n_straight_steps=5, **PAPER).fit(X_SOURCE, X_TARGET)
         equal = model.transform(X_SOURCE)
         np.testing.assert_allclose(
             model.set_params(straight_step_size=0.1).transform(X_SOURCE), equal, atol=1e-9
@@ -164,10 +186,59 @@ class TestPhases:
         assert search.best_estimator_.sinkhorn_flow_.blur_ in (0.1, 0.3)
 
     def test_history_of_every_stage(self):
-        model = quick().fit(X_SOURCE, X_TARGET)
+        model = quick(**PAPER).fit(X_SOURCE, X_TARGET)
         assert list(model.history_) == ["sinkhorn_flow", "straight_flow", "time_predictor"]
         assert model.n_iter_ == 60
-        assert "time_predictor" not in quick(switch="fixed").fit(X_SOURCE, X_TARGET).history_
+        model = quick(**PAPER, switch="fixed").fit(X_SOURCE, X_TARGET)
+        assert list(model.history_) == ["sinkhorn_flow", "straight_flow"]
+
+
+class TestEarlyStopping:
+    @pytest.fixture
+    def ends(self, monkeypatch):
+        """Where lines end, batch by batch."""
+        seen = []
+
+        def spy(x, y, generator):
+            seen.append(y)
+            return straight_records(x, y, generator)
+
+        monkeypatch.setattr("sknsgf.samplers._plusplus.straight_records", spy)
+        return seen
+
+    @pytest.mark.parametrize("form", FORMS, ids=str)
+    def test_it_is_judged_by_rows_that_no_line_leads_to(self, form, ends):
+        flow = NSGFSampler(n_steps=2, t_end=0.5, early_stopping=True, max_iter=5)
+        quick(sinkhorn_flow=flow, max_iter=300, batch_size=16, **form).fit(X_SOURCE, X_TARGET)
+        n_unseen = 2**12 // 16
+        unseen = torch.cat(ends[:n_unseen]).unique(dim=0)
+        seen = torch.cat(ends[n_unseen:]).unique(dim=0)
+        assert len(unseen) <= 40 and len(seen) <= 360
+        assert len(unseen) + len(seen) > 350
+        assert len(torch.cat([unseen, seen]).unique(dim=0)) == len(unseen) + len(seen)
+
+    @pytest.mark.parametrize("form", [{}, PAPER], ids=str)
+    def test_the_best_network_is_kept(self, form):
+        """On a hundred rows lines are learned by heart, unless somebody stops."""
+        noise = np.random.default_rng(0).normal(size=(120, 20))
+        flow = NSGFSampler(n_steps=2, t_end=0.5, max_iter=20)
+        shared = {"source": "gaussian", "max_iter": 1000, "learning_rate": 1e-2, "batch_size": 64}
+        model = quick(sinkhorn_flow=flow, **shared, **form).fit(noise)
+        history = model.history_["straight_flow"]
+        assert history.status == "stopped early" and len(history) < 600
+        assert history.validation_loss.argmin() < len(history.validation_loss) - 5
+        flow.set_params(early_stopping=False)
+        history = quick(sinkhorn_flow=flow, **shared, **form).fit(noise).history_["straight_flow"]
+        assert history.status == "completed" and len(history.validation_loss) == 0
+
+    def test_large_data_and_short_runs_are_not_held_back(self):
+        for n, max_iter in ((600, 500), (300, 400)):
+            X = np.random.default_rng(0).normal(size=(n, 2))
+            flow = NSGFSampler(n_steps=1, max_iter=2)
+            model = quick(
+                sinkhorn_flow=flow, source="gaussian", max_iter=max_iter, hidden_layer_sizes=(4,)
+            ).fit(X)
+            assert len(model.history_["straight_flow"].validation_loss) == 0
 
 
 class TestBadInput:
@@ -265,9 +336,9 @@ def test_large_pairs_do_not_depend_on_the_scale():
             batch_size=50,
             n_source=200,
             n_target=100,
-            n_batches=2,
+            fixed_target=False,
         )
-        return torch.stack([y for _ in range(5) for _, y in [next(pairs)]]) / scale
+        return torch.stack([next(pairs)[1] for _ in range(100)]) / scale
 
     torch.testing.assert_close(at(1.0), at(1024.0), rtol=1e-4, atol=1e-4)
     assert len(at(1.0).flatten(0, 1).unique(dim=0)) > 100  # solved again for other targets

@@ -45,8 +45,7 @@ for ax, rows, title in zip(
 # From noise to digit
 # -------------------
 # Each line is one image on its way. The first five steps follow the Sinkhorn flow and bring out
-# a rough shape; from there the straight flow sharpens it. The time printed is the one at which
-# an image entered the straight flow, as the time predictor read it off the image.
+# a rough shape; from there the straight flow sharpens it.
 
 noise = X_train.mean(0) + model.scale_ * np.random.default_rng(3).normal(size=(8, 64))
 path = model.trajectory(noise)
@@ -57,7 +56,7 @@ plot_images(strip, (1, 8, 8), value_range=(0, 1), n_columns=len(shown), cmap="gr
 ax.set_axis_on()
 ax.axvline(6 * 9 - 0.75, color="#d1495b", lw=2)
 ax.set_xticks(np.arange(len(shown)) * 9 + 3.5, [f"step {k}" for k in shown], rotation=45)
-ax.set_yticks(np.arange(8) * 9 + 3.5, [f"enters at {t:.2f}" for t in path.times[6]])
+ax.set_yticks([])
 ax.set_title("left of the line: Sinkhorn flow; right: straight flow")
 plt.show()
 

@@ -2,8 +2,9 @@
 Anatomy of NSGF++: two phases and the switch between them
 =========================================================
 
-`NSGFPlusPlus` is two flows, one behind the other, and a rule for passing from the first to the
-second. In two dimensions `NSGFSampler` alone would do, but here every part can be seen.
+`NSGFPlusPlus` is two flows, one behind the other. In the form of the paper,
+``straight_from="source"``, there is a rule for passing from the first to the second as well. In
+two dimensions `NSGFSampler` alone would do, but here every part can be seen.
 """
 
 # %%
@@ -11,8 +12,8 @@ second. In two dimensions `NSGFSampler` alone would do, but here every part can 
 # ---------
 # 1. A **Sinkhorn flow** takes a few large steps: points come near the target fast. 2. A
 # **straight flow** was trained on straight lines between random pairs of source and target
-# points.    It knows how to finish, from any time t between 0 and 1. 3. A **time predictor**
-# looks at a point and tells at which t it would lie on those lines. That is    where the point
+# points. It knows how to finish, from any time t between 0 and 1. 3. A **time predictor**
+# looks at a point and tells at which t it would lie on those lines. That is where the point
 # enters the straight flow, each at a time of its own.
 #
 # `sinkhorn_flow` is an ordinary `NSGFSampler`; all its parameters can be set, and searched over
@@ -29,6 +30,7 @@ from sknsgf.plotting import plot_particles, plot_trajectories
 X = make_8gaussians(5000, random_state=0)
 model = NSGFPlusPlus(
     sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5, max_iter=1000),
+    straight_from="source",
     source="gaussian",
     max_iter=1500,
     random_state=0,
@@ -80,3 +82,27 @@ print(f"evaluations a point: {path.nfe}")
 # Let the first phase run to the end (``t_end=1``) and the predictor says "nearly there" for
 # every point: the second phase has nothing left to do. A warning tells; the histogram of
 # `switch_time_` is the place to look.
+#
+# Without a switch
+# ----------------
+# By default, ``straight_from="flow"``, lines start where the first phase ends, which then runs to
+# the end, and lead to where optimal transport between the two clouds would take them. They are
+# short, no predictor is needed, and points end nearer to the target.
+
+short = NSGFPlusPlus(
+    sinkhorn_flow=NSGFSampler(n_steps=5, max_iter=1000),
+    source="gaussian",
+    max_iter=1500,
+    random_state=0,
+).fit(X)
+path = short.trajectory(noise)
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.3), layout="constrained")
+for ax, states, title in (
+    (axes[0], path.states[:switch], "phase 1: five Sinkhorn steps"),
+    (axes[1], path.states[switch:], "phase 2: the last stretch"),
+):
+    plot_trajectories(states, ax=ax)
+    plot_particles(X[:1500], ax=ax, s=3, color="#d1495b", alpha=0.25, zorder=0)
+    ax.set(title=title, xticks=[], yticks=[], xlim=(-8, 8), ylim=(-8, 8))
+plt.show()
+print(f"energy distance {energy_distance(short.transform(start), fresh):.4f}")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -34,8 +34,9 @@ from sknsgf.samplers._base import (
     _resolve_blur,
     warn_outliers,
 )
+from sknsgf.samplers._ends import Ends, hold_out
 from sknsgf.samplers._saving import is_history
-from sknsgf.samplers._source import Deck, Rows, Source, is_finite
+from sknsgf.samplers._source import Deck, dealt, is_finite
 from sknsgf.samplers._stages import Fit, with_callbacks
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
@@ -55,9 +56,6 @@ _POOL_TOL = 5e-3  # marginal error; the network's own error is several times lar
 _POOL_MAX_ITER = 50
 _REUSE = 2  # times a record is drawn, on average, in a full run
 _POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
-_LEAST_ROWS = 20  # a tenth of which is a cloud
-_FEW_ROWS = 100  # a tenth of fewer says little
-_MANY_STEPS = 500  # in fewer nothing is learned by heart
 _N_HELD_OUT_RECORDS = 4096
 _JACOBIAN_ENTRIES = 2**22  # numbers in the Jacobians of the rows done at a time
 _N_STATISTICS = 16384  # records that the scale of the velocities is measured on
@@ -70,19 +68,6 @@ def _has_density(sampler: Any) -> bool:
         "score_samples needs a source with a density and the source here has none: fit with "
         'source="gaussian", or with an object that has score_samples.'
     )
-
-
-class _Ends(NamedTuple):
-    """What flows lead from and to."""
-
-    source: Source
-    target: Tensor
-
-    @property
-    def n_rows(self) -> int:
-        """Count the rows of the smaller array."""
-        rows = self.source.x if isinstance(self.source, Rows) else self.target
-        return min(len(rows), len(self.target))
 
 
 class NSGFSampler(BaseFlowSampler):
@@ -349,7 +334,8 @@ class NSGFSampler(BaseFlowSampler):
         units = self._units if goes_on else Units.of(target, rows)
         warn_outliers(target, units)
         source = self._make_source(rows, units)
-        ends, held_out_ends = self._hold_out(_Ends(source, units.inward(target)))
+        ends = Ends(source, units.inward(target))
+        ends, held_out_ends = hold_out(ends, self.early_stopping, self.max_iter)
         seeds = self._make_seeds(5, goes_on=goes_on)
         network: Any = make_network(
             self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1], seeds[0]
@@ -529,25 +515,8 @@ class NSGFSampler(BaseFlowSampler):
                 "again with warm_start=False."
             )
 
-    def _hold_out(self, ends: _Ends) -> tuple[_Ends, _Ends | None]:
-        """Split a tenth off the rows for early stopping; a drawn source needs no split."""
-        auto = isinstance(self.early_stopping, str)
-        if not auto and self.early_stopping and ends.n_rows < _LEAST_ROWS:
-            raise ValueError(
-                f"early_stopping=True holds out a tenth of the rows and needs {_LEAST_ROWS} in "
-                f"each array, got {ends.n_rows}. Set early_stopping=False and a smaller max_iter."
-            )
-        suits = _FEW_ROWS <= ends.n_rows < self.max_iter >= _MANY_STEPS
-        if not (suits if auto else self.early_stopping):
-            return ends, None
-        source, (kept, held_out) = ends.source, _split(ends.target)
-        if not isinstance(source, Rows):
-            return _Ends(source, kept), _Ends(source, held_out)
-        starts, held_out_starts = (Rows(x) for x in _split(source.x))
-        return _Ends(starts, kept), _Ends(held_out_starts, held_out)
-
     def _simulate_held_out(
-        self, ends: _Ends, seed: int, device: torch.device, fit: Fit
+        self, ends: Ends, seed: int, device: torch.device, fit: Fit
     ) -> TrajectoryPool:
         """Simulate a tenth of what is simulated for training, or as much as is looked at."""
         n_wanted = math.ceil(_N_HELD_OUT_RECORDS / (self._choose_n_particles(ends) * self.n_steps))
@@ -556,7 +525,7 @@ class NSGFSampler(BaseFlowSampler):
 
     def _simulate(
         self,
-        ends: _Ends,
+        ends: Ends,
         seed: int,
         device: torch.device,
         fit: Fit,
@@ -567,7 +536,7 @@ class NSGFSampler(BaseFlowSampler):
         n_simulations = n_simulations or self._choose_n_simulations(ends)
         with fit.stage("simulate", n_simulations) as stage:
             pool = simulate_sinkhorn_flow(
-                (Deck(source.x) if isinstance(source, Rows) else source).draw,
+                dealt(source).draw,
                 Deck(target).draw,
                 self._make_schedule(),
                 n_particles=n_particles,
@@ -585,10 +554,10 @@ class NSGFSampler(BaseFlowSampler):
         _warn_unsolved(pool)
         return pool
 
-    def _choose_n_particles(self, ends: _Ends) -> int:
+    def _choose_n_particles(self, ends: Ends) -> int:
         return min(int(self.n_particles), ends.n_rows)
 
-    def _choose_n_simulations(self, ends: _Ends) -> int:
+    def _choose_n_simulations(self, ends: Ends) -> int:
         if self.n_simulations is not None:
             return self.n_simulations
         n_particles, n_steps = self._choose_n_particles(ends), int(self.n_steps)
@@ -689,13 +658,6 @@ class NSGFSampler(BaseFlowSampler):
         if even[-2] > self._last_time:
             even[:-1] = torch.linspace(0, self._last_time, n, dtype=x.dtype)
         return even.to(x.device)
-
-
-def _split(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Split a tenth off, the same rows whenever the fit goes on."""
-    order = torch.randperm(len(rows), generator=seeded_generator(0, len(rows)))
-    n_held_out = len(rows) // 10
-    return rows[order[n_held_out:]], rows[order[:n_held_out]]
 
 
 def _jittered_schedule(n_steps: int, t_end: float, generator: torch.Generator) -> Schedule:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from sknsgf.flow import (
 from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import Solution, integrate, invert
 from sknsgf.samplers._base import BaseFlowSampler
+from sknsgf.samplers._ends import Ends, hold_out
 from sknsgf.samplers._nsgf import NSGFSampler
 from sknsgf.samplers._saving import is_history
-from sknsgf.samplers._source import Rows, Source, is_finite
+from sknsgf.samplers._source import Rows, Source, dealt, is_finite
 from sknsgf.samplers._stages import Fit, Stage, with_callbacks
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
@@ -49,12 +50,13 @@ from sknsgf.training import (
     velocity_matching_loss,
 )
 
-_N_STARTS = 2**15  # points at the end of the Sinkhorn steps that a straight flow starts from
+_N_STARTS = 2**15  # most points at the end of the Sinkhorn steps that lines start from
+_REUSE = 16  # lines that start from each of them, where they can be drawn at will
+_N_UNSEEN = 2**12  # records on lines between rows held out
 _N_STATISTICS = 2**13
 _N_SWITCHES = 1024
 _EMA_DECAY = 0.995
 _N_LARGE = 2**13  # points of each cloud that a large coupling is solved for
-_LARGE_REUSE = 16  # source points drawn for each of those before it is solved again
 _FEW_ROWS = 50  # of a source, none of which is spared for measuring switch times
 _MANY_STEPS = 5  # of the first phase
 _PERCEPTRON_RATE = 3e-3  # targets of the straight flow are noisier than velocities
@@ -63,29 +65,37 @@ _LATE = 0.95  # median switch time past which nothing is left for the straight f
 Draw = Callable[[torch.Generator], Records]
 
 
+class Lines(NamedTuple):
+    """Straight lines: what draws records on them, and records on lines between rows held out."""
+
+    draw: Draw
+    unseen: Records | None
+
+
 class NSGFPlusPlus(BaseFlowSampler):
     r"""NSGF++: a few steps of the Sinkhorn flow, then a straight flow to the target.
 
     The Sinkhorn flow brings points near the target in few steps; a straight flow, trained on
-    lines between pairs of points, takes them the rest of the way. A time predictor tells for
-    every point how far along those lines it already is. Meant for data of many columns,
-    images above all, where :class:`NSGFSampler` alone blurs.
+    lines between pairs of points, takes them the rest of the way. Meant for data of many
+    columns, images above all, where :class:`NSGFSampler` alone blurs.
 
     Parameters
     ----------
     sinkhorn_flow : NSGFSampler, default=None
         The first phase; cloned, never fitted in place. Its `source`, `device`, `n_jobs`,
         `random_state` and `verbose` are replaced by this estimator's, `image_shape` if it is
-        given. None takes ``NSGFSampler(n_steps=5, t_end=0.5)`` with the training parameters
-        given here.
-    straight_from : {"source", "flow"}, default="source"
-        Where the straight flow's lines start. "source": at the source, as in the paper; it
-        is entered midway. "flow": at the end of the first phase; it is entered at its start
-        and no predictor is needed.
-    coupling : {"independent", "minibatch", "large"}, default="independent"
-        How lines are paired. "minibatch": by entropic optimal transport within each batch.
-        "large": by transport between 8192 source points and as many target rows, solved
-        beforehand, and again for other rows if there are more.
+        given. None takes ``NSGFSampler(n_steps=5)`` with the training parameters given here,
+        or ``NSGFSampler(n_steps=5, t_end=0.5)`` where the straight flow starts at the source.
+        Its `early_stopping` holds for the second phase, too.
+    straight_from : {"flow", "source"}, default="flow"
+        Where the straight flow's lines start. "flow": where the first phase ends, on the last
+        stretch to the target. "source": at the source, as in the paper; it is then entered
+        midway, and a time predictor tells for every point how far along it already is.
+    coupling : {"auto", "independent", "minibatch", "large"}, default="auto"
+        How lines are paired. "independent": at random. "minibatch": by entropic optimal
+        transport within each batch. "large": by transport between up to 8192 starts and as
+        many target rows, solved beforehand, and again for others if there are more. "auto" is
+        "large" for lines from the first phase and "independent" for lines from the source.
     switch : {"predict", "fixed"}, default="predict"
         When a point enters the straight flow that starts at the source: at its predicted
         time, or at the `t_end` of the first phase.
@@ -137,8 +147,9 @@ class NSGFPlusPlus(BaseFlowSampler):
     time_predictor_ : Module or None
         The time predictor, where one is used.
     switch_time_ : ndarray of shape (n_points,)
-        Times at which points drawn from the source enter the straight flow; where the source
-        is an array of 50 rows or more, a tenth of them, which nothing was fitted to.
+        Times at which points drawn from the source enter the straight flow: 0 where it starts
+        at the end of the first phase. Predicted ones are those of rows that nothing was fitted
+        to, a tenth of the source, where that is an array of 50 rows or more.
     history_ : dict of str to TrainingHistory
         Losses of "sinkhorn_flow", "straight_flow" and, where used, "time_predictor".
     n_iter_ : int
@@ -176,7 +187,7 @@ class NSGFPlusPlus(BaseFlowSampler):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "sinkhorn_flow": [None, HasMethods(["fit", "partial_fit", "trajectory"])],
         "straight_from": [StrOptions({"source", "flow"})],
-        "coupling": [StrOptions({"independent", "minibatch", "large"})],
+        "coupling": [StrOptions({"auto", "independent", "minibatch", "large"})],
         "switch": [StrOptions({"predict", "fixed"})],
         "n_straight_steps": [Interval(Integral, 1, None, closed="left")],
         "straight_step_size": [None, Interval(Real, 0, 1, closed="right")],
@@ -216,8 +227,8 @@ class NSGFPlusPlus(BaseFlowSampler):
         self,
         *,
         sinkhorn_flow: NSGFSampler | None = None,
-        straight_from: str = "source",
-        coupling: str = "independent",
+        straight_from: str = "flow",
+        coupling: str = "auto",
         switch: str = "predict",
         n_straight_steps: int = 20,
         straight_step_size: float | None = None,
@@ -270,10 +281,12 @@ class NSGFPlusPlus(BaseFlowSampler):
         seeds = self._make_seeds(6, goes_on=goes_on)
         fitted.mean_, fitted.scale_ = units
         fitted.source_, fitted._score_seed = self._make_source(rows, units), seeds[5]
-        for_training, held_out = _hold_out(rows, seeds[5])
         kind = (self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1])
         network: Any = make_network(*kind, seeds[0])
         predictor = self._make_predictor(*kind, seeds[4])
+        for_training, for_switching = rows, rows
+        if predictor is not None:
+            for_training, for_switching = _hold_out_starts(rows, seeds[5])
         rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
         fitted.learning_rate_ = rate
         flow = self._make_sinkhorn_flow(rate, seeds[1])
@@ -289,22 +302,22 @@ class NSGFPlusPlus(BaseFlowSampler):
             arrays = (target,) if for_training is None else (for_training, target)
             fitted.sinkhorn_flow_ = flow.partial_fit(*arrays)
         fitted._switch_fixed = 0.0 if self.straight_from == "flow" else flow.t_end
-        start = self._make_start(self._make_source(for_training, units), flow, seeds[2])
-        draw = self._make_draw(start, Rows(units.inward(target)), flow.blur_, seeds[3])
-        student = network if goes_on else _standardise(network, draw, seeds[3])
+        ends = Ends(self._make_source(for_training, units), units.inward(target))
+        lines = self._make_lines(ends, flow, (seeds[2], seeds[3]))
+        student = network if goes_on else _standardise(network, lines.draw, seeds[3])
         histories = {"sinkhorn_flow": flow.history_}
         if predictor is None:
             fitted.time_predictor_ = None
-        fitted.straight_network_, history = fitted._train_straight(student, draw, seeds[3], fit)
+        fitted.straight_network_, history = fitted._train_straight(student, lines, seeds[3], fit)
         histories["straight_flow"] = history
         if predictor is not None:
-            predictor, history = fitted._train_predictor(predictor, draw, seeds[4], fit)
+            predictor, history = fitted._train_predictor(predictor, lines, seeds[4], fit)
             fitted.time_predictor_, histories["time_predictor"] = predictor, history
 
         fitted.history_ = self._join_histories(histories) if goes_on else histories
         fitted.n_iter_ = sum(map(len, fitted.history_.values()))
-        held_out_source = self._make_source(held_out, units)
-        fitted.switch_time_ = fitted._measure_switch_times(held_out_source, seeds[5])
+        fresh = self._make_source(for_switching, units)
+        fitted.switch_time_ = fitted._measure_switch_times(fresh, seeds[5])
         self._become(fitted)
         fit.end()
         return self
@@ -328,7 +341,7 @@ class NSGFPlusPlus(BaseFlowSampler):
             return clone(self.sinkhorn_flow).set_params(**run, random_state=seed)
         return NSGFSampler(
             n_steps=5,
-            t_end=0.5,
+            t_end=1.0 if self.straight_from == "flow" else 0.5,
             network=self.network,
             hidden_layer_sizes=self.hidden_layer_sizes,
             max_iter=self.max_iter,
@@ -338,33 +351,48 @@ class NSGFPlusPlus(BaseFlowSampler):
             **run,
         )
 
-    def _make_start(self, source: Source, flow: NSGFSampler, seed: int) -> Source:
+    def _make_lines(self, ends: Ends, flow: NSGFSampler, seeds: tuple[int, int]) -> Lines:
+        kept, held_out = hold_out(ends, flow.early_stopping, self.max_iter)
+        n_starts = min(_N_STARTS, math.ceil(self.max_iter * self.batch_size / _REUSE))
+        draw = self._make_draw(kept, n_starts, flow, seeds)
+        if held_out is None:
+            return Lines(draw, None)
+        draw_unseen = self._make_draw(held_out, _N_UNSEEN, flow, (seeds[0] + 1, seeds[1] + 1))
+        return Lines(draw, _gather(draw_unseen, _N_UNSEEN, seeded_generator(seeds[1], 3)))
+
+    def _make_start(self, source: Source, n_starts: int, flow: NSGFSampler, seed: int) -> Source:
         if self.straight_from == "source":
             return source
-        n_starts = len(source.x) if isinstance(source, Rows) else _N_STARTS
+        n_starts = len(source.x) if isinstance(source, Rows) else n_starts
         return Rows(flow._integrate_chunks(source.draw(n_starts, seeded_generator(seed, 0))))
 
-    def _make_draw(self, start: Source, target: Rows, blur: float, seed: int) -> Draw:
+    def _make_draw(
+        self, ends: Ends, n_starts: int, flow: NSGFSampler, seeds: tuple[int, int]
+    ) -> Draw:
         """Return what draws a batch of records on straight lines."""
-        n = self.batch_size
-        draw_start, draw_end = partial(start.draw, n), partial(target.draw, n)
-        if self.coupling == "independent":
+        start, target = self._make_start(ends.source, n_starts, flow, seeds[0]), Rows(ends.target)
+        n, coupling = self.batch_size, self.coupling
+        if coupling == "auto":
+            coupling = "large" if self.straight_from == "flow" else "independent"
+        draw_start, draw_end = (partial(dealt(side).draw, n) for side in (start, target))
+        if coupling == "independent":
             return lambda generator: straight_records(
                 draw_start(generator), draw_end(generator), generator
             )
-        generator = seeded_generator(seed, 1)
-        if self.coupling == "minibatch":
-            pairs = coupled_pairs(draw_start, draw_end, generator, blur=blur)
+        generator = seeded_generator(seeds[1], 1)
+        if coupling == "minibatch":
+            pairs = coupled_pairs(draw_start, draw_end, generator, blur=flow.blur_)
         else:
+            n_source = len(start.x) if isinstance(start, Rows) else _N_LARGE
             n_target = min(_N_LARGE, len(target.x))
             pairs = large_pairs(
                 start.draw,
                 target.draw,
                 generator,
                 batch_size=n,
-                n_source=_N_LARGE,
+                n_source=max(n, min(_N_LARGE, n_source)),
                 n_target=n_target,
-                n_batches=None if n_target == len(target.x) else _LARGE_REUSE * _N_LARGE // n + 1,
+                fixed_target=n_target == len(target.x),
             )
         return lambda generator: straight_records(*next(pairs), generator)
 
@@ -374,47 +402,47 @@ class NSGFPlusPlus(BaseFlowSampler):
         return later | {name: self.history_[name] + later[name] for name in own}
 
     def _train_straight(
-        self, student: StandardisedVelocity, draw: Draw, seed: int, fit: Fit
+        self, student: StandardisedVelocity, lines: Lines, seed: int, fit: Fit
     ) -> tuple[nn.Module, TrainingHistory]:
-        generator = seeded_generator(seed, 0)
-        student = student.to(self.device_)
         unit = float(student.u_scale) ** 2
 
-        def loss(network: nn.Module) -> Tensor:
-            records = move_records(draw(generator), self.device_)
+        def loss(network: nn.Module, records: Records) -> Tensor:
             return velocity_matching_loss(network, *records) / unit
 
-        rate = self.learning_rate_
         with fit.stage("straight", self.max_iter) as stage:
-            return self._train("straight_network_", student, loss, rate, stage)
+            rate = self.learning_rate_
+            return self._train("straight_network_", student, loss, lines, rate, seed, stage)
 
     def _train_predictor(
-        self, network: nn.Module, draw: Draw, seed: int, fit: Fit
+        self, network: nn.Module, lines: Lines, seed: int, fit: Fit
     ) -> tuple[nn.Module, TrainingHistory]:
-        generator = seeded_generator(seed, 0)
+        rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
 
-        def loss(network: nn.Module) -> Tensor:
-            records = move_records(draw(generator), self.device_)
+        def loss(network: nn.Module, records: Records) -> Tensor:
             return time_prediction_loss(network, records.t, records.x)
 
-        rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
         with fit.stage("predictor", self.max_iter) as stage:
-            return self._train("time_predictor_", network.to(self.device_), loss, rate, stage)
+            return self._train("time_predictor_", network, loss, lines, rate, seed, stage)
 
     def _train(
         self,
         name: str,
         network: nn.Module,
-        loss: Callable[[nn.Module], Tensor],
+        loss: Callable[[nn.Module, Records], Tensor],
+        lines: Lines,
         rate: float,
+        seed: int,
         stage: Stage,
     ) -> tuple[nn.Module, TrainingHistory]:
+        generator = seeded_generator(seed, 0)
+        unseen = None if lines.unseen is None else move_records(lines.unseen, self.device_)
         network, history = train(
-            network,
-            loss,
+            network.to(self.device_),
+            lambda network: loss(network, move_records(lines.draw(generator), self.device_)),
             max_iter=self.max_iter,
             learning_rate=rate,
             ema_decay=_EMA_DECAY,
+            validation_loss=None if unseen is None else lambda network: loss(network, unseen),
             should_stop=lambda _, network: stage.advance(1, partial(self._so_far, name, network)),
         )
         warn_diverged(history, rate)
@@ -499,7 +527,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         return _joined(straight, near, predictions)
 
 
-def _hold_out(rows: Any, seed: int) -> tuple[Any, Any]:
+def _hold_out_starts(rows: Any, seed: int) -> tuple[Any, Any]:
     """Split a tenth off the rows of a source; a drawn source, None, needs no split."""
     if rows is None or len(rows) < _FEW_ROWS:
         return rows, rows
@@ -510,12 +538,17 @@ def _hold_out(rows: Any, seed: int) -> tuple[Any, Any]:
 
 @torch.inference_mode(False)
 def _standardise(network: nn.Module, draw: Draw, seed: int) -> StandardisedVelocity:
-    generator = seeded_generator(seed, 2)
-    n_batches = max(1, _N_STATISTICS // len(draw(generator).t))
-    batches = [draw(generator) for _ in range(n_batches)]
-    t, x, u = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    t, x, u = _gather(draw, _N_STATISTICS, seeded_generator(seed, 2))
     start = x - t.unsqueeze(-1) * u
     return StandardisedVelocity(network, start, start + u, 1.0, u)
+
+
+def _gather(draw: Draw, n: int, generator: torch.Generator) -> Records:
+    """Draw batches until there are n records or more."""
+    batches = [draw(generator)]
+    while len(batches) * len(batches[0].t) < n:
+        batches.append(draw(generator))
+    return Records(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 
 def _in_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -156,6 +156,11 @@ class UserSource:
         return seeded.sample(n)
 
 
+def dealt(source: Source) -> Source:
+    """Return what draws the rows of an array evenly; other sources draw as they do."""
+    return Deck(source.x) if isinstance(source, Rows) else source
+
+
 def is_finite(array: NDArray, shape: tuple[int, ...], dtype: DTypeLike) -> bool:
     """Tell whether an array has a shape and type and only finite numbers."""
     return array.shape == shape and array.dtype == dtype and bool(np.isfinite(array).all())

@@ -1,0 +1,62 @@
+"""What flows lead from and to, and the part of it that is kept aside."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sknsgf.flow import seeded_generator
+from sknsgf.samplers._source import Rows, Source
+
+_LEAST_ROWS = 20  # a tenth of which is a cloud
+_FEW_ROWS = 100  # a tenth of fewer says little
+_MANY_STEPS = 500  # in fewer nothing is learned by heart
+
+
+class Ends(NamedTuple):
+    """Where flows start and where they end."""
+
+    source: Source
+    target: Tensor
+
+    @property
+    def n_rows(self) -> int:
+        """Count the rows of the smaller array."""
+        rows = self.source.x if isinstance(self.source, Rows) else self.target
+        return min(len(rows), len(self.target))
+
+    def split(self) -> tuple[Ends, Ends]:
+        """Split a tenth off; a drawn source needs no split."""
+        source, (kept, held_out) = self.source, _split(self.target)
+        if not isinstance(source, Rows):
+            return Ends(source, kept), Ends(source, held_out)
+        starts, held_out_starts = (Rows(x) for x in _split(source.x))
+        return Ends(starts, kept), Ends(held_out_starts, held_out)
+
+
+def hold_out(ends: Ends, early_stopping: bool | str, max_iter: int) -> tuple[Ends, Ends | None]:
+    """Split a tenth off the rows for early stopping, if it is asked for or suits the data.
+
+    Raises
+    ------
+    ValueError
+        If it is asked for and there are too few rows.
+    """
+    if isinstance(early_stopping, str):
+        suits = _FEW_ROWS <= ends.n_rows < max_iter >= _MANY_STEPS
+        return ends.split() if suits else (ends, None)
+    if early_stopping and ends.n_rows < _LEAST_ROWS:
+        raise ValueError(
+            f"early_stopping=True holds out a tenth of the rows and needs {_LEAST_ROWS} in "
+            f"each array, got {ends.n_rows}. Set early_stopping=False and a smaller max_iter."
+        )
+    return ends.split() if early_stopping else (ends, None)
+
+
+def _split(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Split a tenth off, the same rows whenever the fit goes on."""
+    order = torch.randperm(len(rows), generator=seeded_generator(0, len(rows)))
+    n_held_out = len(rows) // 10
+    return rows[order[n_held_out:]], rows[order[:n_held_out]]
