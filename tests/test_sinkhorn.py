@@ -19,8 +19,10 @@ from sknsgf.sinkhorn import (
     squared_cost,
     transport,
 )
-from sknsgf.sinkhorn._blocked import BlockedKernel
+from sknsgf.sinkhorn._blocked import BlockedKernel, make_kernel
+from sknsgf.sinkhorn._cells import in_cells
 from sknsgf.sinkhorn._kernel import ScaledKernel
+from sknsgf.sinkhorn._solver import _guess_large, _iterate, solve_batch
 
 TIGHT = {"tol": 1e-9, "max_iter": 500}
 
@@ -274,6 +276,69 @@ def test_blocked_equals_dense(dim, generator, device, request):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 
+@pytest.fixture
+def crowded(generator, device):
+    """Two clouds of which many points share a cell at a blur of 1 in a plane."""
+    x = torch.randn(1, 400, 2, generator=generator, dtype=torch.float64).to(device)
+    y = 0.8 * torch.randn(1, 300, 2, generator=generator, dtype=torch.float64).to(device) + 1
+    return x, y
+
+
+def test_a_mass_is_a_repeated_point(clouds):
+    x, y = (cloud.unsqueeze(0) for cloud in clouds)
+    repeats = [torch.arange(cloud.shape[1], device=x.device) % 4 + 1 for cloud in (x, y)]
+    masses = tuple((r / r.double().mean()).unsqueeze(0) for r in repeats)
+    weighted, *_ = solve_batch(x, y, 0.5, 1e-9, 200, masses=masses)
+    many = [cloud.repeat_interleave(r, 1) for cloud, r in zip((x, y), repeats, strict=True)]
+    repeated, *_ = solve_batch(*many, 0.5, 1e-9, 200)
+    assert weighted.converged
+    first = [r.cumsum(0) - r for r in repeats]
+    gap = repeated.f[:, first[0]].unsqueeze(-1) + repeated.g[:, first[1]].unsqueeze(-2)
+    gap = gap - weighted.f.unsqueeze(-1) - weighted.g.unsqueeze(-2)
+    assert gap.abs().max() < 1e-7
+
+
+def test_cells_keep_mass_and_means(crowded):
+    points, _ = crowded
+    cells = in_cells(points, 0.5)
+    n = points.shape[1]
+    assert cells.masses.numel() < n / 4
+    counts = cells.masses * n / cells.masses.numel()
+    torch.testing.assert_close(counts[0], cells.cell_of.bincount().double())
+    torch.testing.assert_close((counts @ cells.centres[0])[0], points[0].sum(0))
+    reach = (points[0] - cells.centres[0, cells.cell_of]).abs().max()
+    assert reach <= 0.5  # points of one cell lie within it
+    values = points[..., 0]
+    torch.testing.assert_close(cells.average(values), cells.centres[..., 0])
+    product = (cells.spread(cells.masses) * values).sum()  # gathering is adjoint to spreading
+    torch.testing.assert_close(product, (cells.masses * cells.gather(values)).sum())
+
+
+def test_newton_steps_of_cells_solve_for_the_points(crowded, request):
+    x, y = crowded
+    dense = transport(x, y, epsilon=1.0, **TIGHT)
+    request.getfixturevalue("small_memory")
+    for g in (None, 0.9 * dense.potentials.g):
+        potentials, kernel, _ = solve_batch(x, y, 1.0, 1e-9, 30, g)
+        assert kernel.coarse_step is not None
+        assert potentials.converged
+        measured = marginal_error(x, y, potentials)
+        assert measured < 1.1e-9
+        gap = centred(potentials.f) - centred(dense.potentials.f)
+        assert gap.abs().max() < 1e-7
+
+
+def test_newton_steps_of_cells_are_dropped_where_they_fail(crowded, request):
+    x, y = crowded
+    request.getfixturevalue("small_memory")
+    kernel = make_kernel(x, y)
+    scaling, _ = _guess_large(kernel, 1.0, 1e-3, None)
+    kernel.coarse_step = lambda missing, error: -30 * missing
+    after = _iterate(kernel, scaling)
+    assert kernel.coarse_step is None
+    assert after.error < scaling.error
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_columns_too_far_to_matter_are_dropped(dtype, generator, device, request):
     x = torch.randn(1, 300, 2, generator=generator, dtype=dtype).to(device)
@@ -397,7 +462,7 @@ def test_a_stored_large_kernel_may_be_asked_for_all_rows(clouds):
     kernel = BlockedKernel(x, y)
     kernel.absorb(torch.zeros_like(y[..., 0]), 0.5)
     u, mass = kernel.balance(torch.ones_like(y[..., 0]))
-    kernel.use_more_rows(all_rows=True)
+    kernel.distrust_hessian(failed=True)
     sampled, _ = kernel.curvature(torch.ones_like(mass), u, mass)
     torch.testing.assert_close(sampled, mass)
 

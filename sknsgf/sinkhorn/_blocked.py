@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,12 +27,10 @@ _TINY = 1e-30  # mass of a column that matters to no row
 _SPARSE = 0.8  # share of the columns from which on it is not worth picking some
 
 
-def make_kernel(
-    x: Tensor, y: Tensor, *, same: bool = False, inner: Tensor | None = None
-) -> ScaledKernel:
+def make_kernel(x: Tensor, y: Tensor, **known: Any) -> ScaledKernel:
     """Make a kernel of (B, n, d) and (B, m, d): stored if it is small enough, or in blocks."""
     small = len(x) * x.shape[1] * y.shape[1] <= STORED
-    return (ScaledKernel if small else BlockedKernel)(x, y, same=same, inner=inner)
+    return (ScaledKernel if small else BlockedKernel)(x, y, **known)
 
 
 class _Block(NamedTuple):
@@ -78,14 +76,20 @@ class BlockedKernel(ScaledKernel):
 
     def absorb(self, g: Tensor, epsilon: float) -> None:
         self.g, self.epsilon, self.per_bit = g, epsilon, LOG2E / epsilon
-        self.bias = ((g - self.y_norm) * self.per_bit).squeeze(0)
+        self.bias = ((g - self.y_norm) * self.per_bit + self.log_share).squeeze(0)
         self.places = [place for rows in self.groups for place in self._places(rows)]
         sizes = [len(rows) * self._width(columns) for rows, columns in self.places]
         self.scratch = self.x.new_empty(max(sizes))
-        self.shift = torch.empty_like(self.x[..., 0])
-        for rows, columns in self.places:
-            self.shift[0, rows] = self._logits(rows, columns, self.scratch).amax(-1)
+        self.shift = self._row_maxima()
         self._keep(sum(sizes))
+
+    def _row_maxima(self) -> Tensor:
+        if self.same:
+            return self.y_norm * self.per_bit
+        maxima = torch.empty_like(self.x[..., 0])
+        for rows, columns in self.places:
+            maxima[0, rows] = self._logits(rows, columns, self.scratch).amax(-1)
+        return maxima
 
     def _keep(self, n_entries: int) -> None:
         """Store all rows, or evenly spaced ones, which only the Hessian has a use for."""
@@ -101,8 +105,11 @@ class BlockedKernel(ScaledKernel):
         rooms = self.memory[: sum(sizes)].split(sizes)
         self.kept = [self._form(*place, room) for place, room in zip(places, rooms, strict=True)]
 
-    def use_more_rows(self, *, all_rows: bool) -> None:
-        self.sample_size = math.inf if all_rows else max(self.sample_size, _KEPT)
+    def distrust_hessian(self, *, failed: bool) -> None:
+        if self.coarse_step is None:
+            self.sample_size = math.inf if failed else max(self.sample_size, _KEPT)
+        elif failed:
+            self.coarse_step = None
 
     def _sample(self) -> Iterable[_Block]:
         """Take the rows that stand for all of them in the Hessian."""
@@ -123,8 +130,8 @@ class BlockedKernel(ScaledKernel):
 
     def curvature(self, v: Tensor, u: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
         u, mass = self._balance(self._sample(), v)
-        share = u.shape[-1] / u.count_nonzero()  # rows not in the sample are left at zero
-        return share * mass, share * u.square()
+        share = u.shape[-1] / mass.sum()  # of all rows in those of the sample
+        return share * mass, share * u.square() / self.supply
 
     def smooth(self, v: Tensor, weights: Tensor) -> Tensor:
         image = torch.zeros_like(v)
@@ -142,8 +149,9 @@ class BlockedKernel(ScaledKernel):
 
     def _balance(self, blocks: Iterable[_Block], v: Tensor) -> tuple[Tensor, Tensor]:
         u, mass = torch.zeros_like(self.shift), torch.full_like(v, _TINY)
+        supply = (torch.ones_like(u) * self.supply).squeeze(0)
         for rows, columns, plan in blocks:
-            scaling = torch.mv(plan, _pick(v[0], columns)).reciprocal_()
+            scaling = supply[rows] / torch.mv(plan, _pick(v[0], columns))
             u[0, rows] = scaling
             _add(mass[0], columns, scaling @ plan)
         return u, mass.mul_(v)

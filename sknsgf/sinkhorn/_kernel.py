@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ _TOGETHER_CPU = 2**22
 
 # Up to this dimension differences of coordinates are both faster and more precise.
 _FEW = 3
+
+Masses = tuple[Tensor, Tensor]  # of rows and columns, each with a mean of one
 
 
 @in_full_precision
@@ -83,9 +86,10 @@ def problems_together(x: Tensor, y: Tensor) -> int:
 
 
 class ScaledKernel:
-    r"""The kernel :math:`P_{ij} = \exp((g_j - \tfrac12\|x_i - y_j\|^2) / \epsilon - s_i)`.
+    r"""The kernel :math:`P_{ij} = b_j \exp((g_j - \tfrac12\|x_i - y_j\|^2) / \epsilon - s_i)`.
 
-    The shift :math:`s_i` makes the largest entry of each row one.
+    The shift :math:`s_i` makes the largest entry of each row one; :math:`b_j` is the share of a
+    column in the mass, times their number.
 
     Parameters
     ----------
@@ -98,13 +102,31 @@ class ScaledKernel:
         diagonal is one.
     inner : Tensor of shape (B, n, m), optional
         The inner products of rows and columns, if they are known.
+    masses : pair of Tensors of shapes (B, n) and (B, m), optional
+        Masses of rows and columns, with means of one; uniform if left out.
+
+    Attributes
+    ----------
+    coarse_step : callable or None
+        Newton step on the columns for the mass that they miss, found in a smaller problem.
     """
+
+    coarse_step: Callable[[Tensor, Tensor], Tensor] | None = None
 
     reach = 12.0  # nats that log v may move before it is absorbed
     loners = 0.0  # share of the columns whose long steps do not shorten those of the others
 
-    def __init__(self, x: Tensor, y: Tensor, *, same: bool = False, inner: Tensor | None = None):
-        self.same, self.few = same, x.shape[-1] <= _FEW
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        same: bool = False,
+        inner: Tensor | None = None,
+        masses: Masses | None = None,
+    ):
+        self.same, self.few, self.masses = same, x.shape[-1] <= _FEW, masses
+        self.supply, self.demand, self.log_share = _marginals(x, y, masses)
         self.offset, self.x, self.y = _centred(x, y) if inner is None else (0.0, x, y)
         self.y_norm = half_squared_norm(self.y)
         # In few dimensions inner products are as quickly formed as read.
@@ -118,7 +140,7 @@ class ScaledKernel:
     def absorb(self, g: Tensor, epsilon: float) -> None:
         """Form the kernel of a potential (B, m) at a temperature: the only exp pass."""
         self.g, self.epsilon, per_bit = g, epsilon, LOG2E / epsilon  # exp2 beats exp
-        bias = ((g - self.y_norm) * per_bit).unsqueeze(-2)
+        bias = ((g - self.y_norm) * per_bit + self.log_share).unsqueeze(-2)
         if self.scores is None:
             fill_logits(self.plan, self.x * per_bit, self.columns, bias)
         else:
@@ -133,8 +155,8 @@ class ScaledKernel:
         return row_sums(self.plan, v)
 
     def balance(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the row scaling u with u ∘ P v = 1, and the column masses v ∘ Pᵀ u."""
-        u = row_sums(self.plan, v).reciprocal_()
+        """Find the row scaling u with u ∘ P v = supply, and the column masses v ∘ Pᵀ u."""
+        u = self.supply / row_sums(self.plan, v)
         return u, torch.bmm(u.unsqueeze(-2), self.plan).squeeze(-2).mul_(v)
 
     def smooth(self, v: Tensor, weights: Tensor) -> Tensor:
@@ -143,10 +165,10 @@ class ScaledKernel:
 
     def curvature(self, v: Tensor, u: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
         """Diagonal term of the Hessian, and the weight each row has in the other."""
-        return mass, u.square()
+        return mass, u.square() / self.supply
 
-    def use_more_rows(self, *, all_rows: bool) -> None:
-        """Trust a sample of the rows less, where one stands for them in the Hessian."""
+    def distrust_hessian(self, *, failed: bool) -> None:
+        """Trust less in what stands for the Hessian, where something does."""
 
     def project(self, u: Tensor, v: Tensor) -> Tensor:
         """Mean of the columns' points for each row of the scaled plan: (B, n, d).
@@ -161,7 +183,7 @@ class ScaledKernel:
 
     def potential(self, u: Tensor) -> Tensor:
         """Soft minimum over the columns, a potential on the rows, from the row scaling."""
-        log_mass = self.shift / LOG2E - u.log() - math.log(self.y.shape[1])
+        log_mass = self.shift / LOG2E - (u / self.supply).log() - math.log(self.y.shape[1])
         x_norm = self.y_norm if self.same else half_squared_norm(self.x)
         return x_norm - self.epsilon * log_mass
 
@@ -193,6 +215,16 @@ def fill_logits(out: Tensor, x: Tensor, columns: Tensor, bias: Tensor) -> Tensor
 def exponentiate(logits: Tensor, shift: Tensor) -> None:
     """Turn exponents (B, n, m) in bits into entries below one, in place."""
     logits.sub_(shift.unsqueeze(-1)).clamp_(min=FLOOR).exp2_()
+
+
+def _marginals(
+    x: Tensor, y: Tensor, masses: Masses | None
+) -> tuple[Tensor | float, Tensor | float, Tensor | float]:
+    """Mass that rows give, n in all, and columns take; logarithm of a column's share, in bits."""
+    to_a_column = x.shape[1] / y.shape[1]
+    if masses is None:
+        return 1.0, to_a_column, 0.0
+    return masses[0], masses[1] * to_a_column, masses[1].log2()
 
 
 def _centred(x: Tensor, y: Tensor) -> tuple[Tensor | float, Tensor, Tensor]:

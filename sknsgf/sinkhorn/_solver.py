@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sknsgf.sinkhorn._blocked import BlockedKernel, make_kernel
-from sknsgf.sinkhorn._kernel import ScaledKernel, half_squared_norm
+from sknsgf.sinkhorn._cells import Cells, in_cells
+from sknsgf.sinkhorn._kernel import Masses, ScaledKernel, half_squared_norm
 
 _MAX_NEWTON_STEP = 4.0  # nats; the quadratic model means nothing further out
 _MAX_CG = 60
@@ -25,6 +26,8 @@ _COARSE_ITER = 8  # outer iterations spent on each temperature above the last
 _POOR_GUESS = 4e-2  # marginal error above which a warm start passes by warmer temperatures
 _POOR_LARGE_GUESS = 2e-1  # likewise where each of these costs many passes over a large kernel
 _TINY = 1e-30  # keeps a solved problem's 0 / 0 out of the batch
+_WORTHWHILE = 4  # pairs of points to a pair of cells, from which on cells pay
+_CELLS_ITER = 60  # iterations between cells; far cheaper than one between points
 _THINNING = 4  # of a larger one, every fourth point
 _SUBSAMPLE = 2048  # points of each cloud that a large cold start is solved on first, at least
 
@@ -84,14 +87,16 @@ def solve_batch(
     max_iter: int,
     g: Tensor | None = None,
     inner: Tensor | None = None,
+    masses: Masses | None = None,
 ) -> tuple[SinkhornPotentials, ScaledKernel, _Scaling]:
     """Solve problems of shape (B, n, d), (B, m, d); return the scaled plan as well."""
-    kernel = make_kernel(x, y, inner=inner)
-    if g is None and isinstance(kernel, BlockedKernel):
-        g = _guess_from_subsample(kernel, epsilon)
-    scaling, n_coarse = (
-        _cold_guess(kernel, epsilon) if g is None else _warm_guess(kernel, g, epsilon)
-    )
+    kernel = make_kernel(x, y, inner=inner, masses=masses)
+    if isinstance(kernel, BlockedKernel):
+        scaling, n_coarse = _guess_large(kernel, epsilon, tol, g)
+    elif g is None:
+        scaling, n_coarse = _cold_guess(kernel, epsilon)
+    else:
+        scaling, n_coarse = _warm_guess(kernel, g, epsilon)
     # One step even within the tolerance: along a flow the errors of a guess would add up
     # while the velocity shrinks.
     scaling, n_iter = _improve(kernel, _iterate(kernel, scaling), tol, max_iter - 1)
@@ -126,15 +131,72 @@ def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scali
     return _absorb(kernel, g, epsilon), n_iter
 
 
-def _guess_from_subsample(kernel: ScaledKernel, epsilon: float) -> Tensor:
-    """Solve for evenly spaced points and extend to all columns by the soft minimum."""
+def _guess_large(
+    kernel: BlockedKernel, epsilon: float, tol: float, g: Tensor | None
+) -> tuple[_Scaling, int]:
+    """Start from a smaller problem: between cells, or else between some of the points."""
+    coarse = _solve_cells(kernel, epsilon, tol, g)
+    if coarse is None:
+        g = _guess_from_subsample(kernel, epsilon) if g is None else g
+        return _warm_guess(kernel, g, epsilon)
+    kernel.coarse_step = coarse.step
+    return _absorb(kernel, coarse.extend(kernel.y), epsilon), 0
+
+
+class _Coarse(NamedTuple):
+    """A problem solved between the cells of both clouds."""
+
+    rows: Cells
+    columns: Cells
+    potentials: SinkhornPotentials
+    kernel: ScaledKernel
+    scaling: _Scaling
+
+    def extend(self, points: Tensor) -> Tensor:
+        """Potential on the columns' points, from that on the cells of the rows."""
+        f, epsilon = self.potentials.f, self.potentials.epsilon
+        return _extended(f, self.rows.centres, self.rows.masses, points, epsilon)
+
+    def step(self, missing: Tensor, error: Tensor) -> Tensor:
+        """Newton step for the mass that points miss, the same for all of a cell."""
+        share = self.rows.masses.numel() / len(self.rows.cell_of)
+        missing = share * self.columns.gather(missing)
+        return self.columns.spread(_newton_direction(self.kernel, self.scaling, missing, error))
+
+
+def _solve_cells(
+    kernel: BlockedKernel, epsilon: float, tol: float, g: Tensor | None
+) -> _Coarse | None:
+    """Solve between cells half a blur wide, if that saves most of the pairs of points."""
+    width = math.sqrt(epsilon / (2 * kernel.x.shape[-1]))
+    rows, columns = in_cells(kernel.x, width), in_cells(kernel.y, width)
+    n_pairs = kernel.x.shape[1] * kernel.y.shape[1]
+    if kernel.masses or _WORTHWHILE * rows.masses.numel() * columns.masses.numel() > n_pairs:
+        return None
+    clouds, masses = (rows.centres, columns.centres), (rows.masses, columns.masses)
+    g = None if g is None else columns.average(g)
+    solved = solve_batch(*clouds, epsilon, tol, _CELLS_ITER, g, masses=masses)
+    return _Coarse(rows, columns, *solved)
+
+
+def _guess_from_subsample(kernel: BlockedKernel, epsilon: float) -> Tensor:
+    """Solve for evenly spaced points and extend."""
     size = max(_SUBSAMPLE, max(kernel.x.shape[1], kernel.y.shape[1]) // _THINNING)
     x, y = _thin(kernel.x, size), _thin(kernel.y, size)
-    potentials, *_ = solve_batch(x, y, epsilon, 1e-2, 20)
-    extension = make_kernel(kernel.y, x)
-    extension.absorb(potentials.f, epsilon)
-    u = 1 / extension.forward(torch.ones_like(potentials.f))
-    return extension.potential(u)
+    masses = None
+    if kernel.masses is not None:
+        a, b = (_thin(mass, size) for mass in kernel.masses)
+        masses = a / a.mean(), b / b.mean()
+    potentials, *_ = solve_batch(x, y, epsilon, 1e-2, 20, masses=masses)
+    return _extended(potentials.f, x, masses and masses[0], kernel.y, epsilon)
+
+
+def _extended(f: Tensor, x: Tensor, masses: Tensor | None, y: Tensor, epsilon: float) -> Tensor:
+    """Extend a potential on one cloud to another by the soft minimum."""
+    pair = None if masses is None else (torch.ones_like(y[..., 0]), masses)
+    kernel = make_kernel(y, x, masses=pair)
+    kernel.absorb(f, epsilon)
+    return kernel.potential(1 / kernel.forward(torch.ones_like(f)))
 
 
 def _thin(cloud: Tensor, size: int) -> Tensor:
@@ -188,7 +250,7 @@ def _iterate(kernel: ScaledKernel, scaling: _Scaling) -> _Scaling:
     failed = ~(trial.error < scaling.error)
     any_failed = bool(failed.any())
     if any_failed or float(trial.error.max()) > _POOR_STEP * float(scaling.error.max()):
-        kernel.use_more_rows(all_rows=any_failed)
+        kernel.distrust_hessian(failed=any_failed)
     if any_failed:
         trial = trial.update(failed, _sweep(kernel, scaling).select(failed))
     if float(trial.log_v.abs().amax()) > kernel.reach:
@@ -199,41 +261,49 @@ def _iterate(kernel: ScaledKernel, scaling: _Scaling) -> _Scaling:
 def _scale(kernel: ScaledKernel, log_v: Tensor) -> _Scaling:
     v = log_v.exp()
     u, column_mass = kernel.balance(v)
-    n_rows, n_columns = u.shape[-1], v.shape[-1]
-    error = (column_mass - n_rows / n_columns).abs().sum(-1) / n_rows
+    error = (column_mass - kernel.demand).abs().sum(-1) / u.shape[-1]
     return _Scaling(log_v, v, u, column_mass, error)
 
 
 def _sweep(kernel: ScaledKernel, scaling: _Scaling) -> _Scaling:
-    n_rows, n_columns = scaling.u.shape[-1], scaling.v.shape[-1]
-    log_v = scaling.log_v - (scaling.column_mass * (n_columns / n_rows)).log()
+    log_v = scaling.log_v - (scaling.column_mass / kernel.demand).log()
     return _scale(kernel, log_v - log_v.mean(-1, keepdim=True))
 
 
 def _newton_step(kernel: ScaledKernel, scaling: _Scaling) -> Tensor:
+    """Step of log v: of limited length, as the quadratic model means nothing further out."""
+    missing = kernel.demand - scaling.column_mass
+    if kernel.coarse_step is not None:
+        step = kernel.coarse_step(missing, scaling.error)
+        return step.clamp(-_MAX_NEWTON_STEP, _MAX_NEWTON_STEP)
+    step = _newton_direction(kernel, scaling, missing, scaling.error)
+    # A step keeps its direction, but columns with next to no mass, of which the quadratic
+    # model knows little, do not hold up the others; nor do a few of a great many.
+    n_columns = step.shape[-1]
+    fed = scaling.column_mass > 0.1 * kernel.demand
+    ranked = n_columns - int(kernel.loners * n_columns)
+    longest = (fed * step).abs().kthvalue(ranked, -1, keepdim=True).values
+    step = step * (_MAX_NEWTON_STEP / longest.clamp(min=_MAX_NEWTON_STEP))
+    return step.clamp(-_MAX_NEWTON_STEP, _MAX_NEWTON_STEP)
+
+
+def _newton_direction(
+    kernel: ScaledKernel, scaling: _Scaling, missing: Tensor, error: Tensor
+) -> Tensor:
     """Solve the semi-dual Newton equation by Jacobi-preconditioned conjugate gradients.
 
     The damping, proportional to the error (Levenberg), tames the near-assignment regime,
     where the Hessian is close to singular, and fades at the solution.
     """
     curvature, weights = kernel.curvature(scaling.v, scaling.u, scaling.column_mass)
-    root = (curvature + 0.03 * scaling.error.unsqueeze(-1) * scaling.column_mass).sqrt()
-    missing = scaling.u.shape[-1] / root.shape[-1] - scaling.column_mass
+    root = (curvature + 0.03 * error.unsqueeze(-1) * scaling.column_mass).sqrt()
     scale, weights = (scaling.v / root).unsqueeze(-2), weights.unsqueeze(-2)
 
     def hessian(p: Tensor) -> Tensor:
         return torch.addcmul(p, scale, kernel.smooth(scale * p, weights), value=-1)
 
     step = _conjugate_gradients(hessian, (missing / root).unsqueeze(-2)).squeeze(-2) / root
-    step = step - step.mean(-1, keepdim=True)
-    # A step keeps its direction, but columns with next to no mass, of which the quadratic
-    # model knows little, do not hold up the others; nor do a few of a great many.
-    n_columns = step.shape[-1]
-    fed = scaling.column_mass > 0.1 * scaling.u.shape[-1] / n_columns
-    ranked = n_columns - int(kernel.loners * n_columns)
-    longest = (fed * step).abs().kthvalue(ranked, -1, keepdim=True).values
-    step = step * (_MAX_NEWTON_STEP / longest.clamp(min=_MAX_NEWTON_STEP))
-    return step.clamp(-_MAX_NEWTON_STEP, _MAX_NEWTON_STEP)
+    return step - step.mean(-1, keepdim=True)
 
 
 def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], residual: Tensor) -> Tensor:

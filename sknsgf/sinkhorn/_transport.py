@@ -165,8 +165,8 @@ def transport(
         near = transport(x - apart, y, epsilon=epsilon, tol=tol, max_iter=max_iter, g=guess)
         return _apart(near, x - apart, y, apart)
 
-    def solve(x: Tensor, y: Tensor, *known: Tensor | None) -> Transport:
-        potentials, kernel, scaling = solve_batch(x, y, epsilon, tol, max_iter, *known)
+    def solve(x: Tensor, y: Tensor, g: Tensor | None, inner: Tensor | None) -> Transport:
+        potentials, kernel, scaling = solve_batch(x, y, epsilon, tol, max_iter, g, inner)
         return _transport(kernel, scaling.u, scaling.v, potentials)
 
     return _by_problems(solve, x, y, g, inner)
