@@ -134,7 +134,7 @@ def fit_plus_plus(args: argparse.Namespace, images: Images, max_iter: int, seed:
     model = NSGFPlusPlus(
         sinkhorn_flow=NSGFSampler(
             n_steps=FIRST_PHASE,
-            t_end=args.t_end,
+            t_end=args.t_end or (1.0 if args.straight_from == "flow" else 0.5),
             network=network,
             max_iter=max(1, int(args.share * max_iter)),
             learning_rate=args.rate or "auto",
@@ -483,9 +483,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--patch", type=int, default=1, help="patch size of the U-Net")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--share", type=float, default=0.3, help="first phase's training steps")
-    parser.add_argument("--t-end", type=float, default=0.5)
-    parser.add_argument("--straight-from", default="source", choices=["source", "flow"])
-    parser.add_argument("--coupling", default="independent")
+    parser.add_argument("--straight-from", default="flow", choices=["flow", "source"])
+    parser.add_argument("--t-end", type=float, help="else as by default")
+    parser.add_argument("--coupling", default="auto")
     parser.add_argument("--switch", default="predict", choices=["predict", "fixed"])
     parser.add_argument("--rate", type=float, help="learning rate of ours, else their default")
     parser.add_argument(
