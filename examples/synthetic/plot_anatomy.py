@@ -10,11 +10,11 @@ two dimensions `NSGFSampler` alone would do, but here every part can be seen.
 # %%
 # The parts
 # ---------
-# 1. A **Sinkhorn flow** takes a few large steps: points come near the target fast. 2. A
-# **straight flow** was trained on straight lines between random pairs of source and target
-# points. It knows how to finish, from any time t between 0 and 1. 3. A **time predictor**
-# looks at a point and tells at which t it would lie on those lines. That is where the point
-# enters the straight flow, each at a time of its own.
+# 1. A **Sinkhorn flow** takes a few large steps: points come near the target fast.
+# 2. A **straight flow** was trained on straight lines between random pairs of source and target
+#    points. It knows how to finish, from any time t between 0 and 1.
+# 3. A **time predictor** looks at a point and tells at which t it would lie on those lines. That
+#    is where the point enters the straight flow, each at a time of its own.
 #
 # `sinkhorn_flow` is an ordinary `NSGFSampler`; all its parameters can be set, and searched over
 # as ``sinkhorn_flow__blur``.
