@@ -22,7 +22,7 @@ from sknsgf.sinkhorn import (
 from sknsgf.sinkhorn._blocked import BlockedKernel, make_kernel
 from sknsgf.sinkhorn._cells import in_cells
 from sknsgf.sinkhorn._kernel import ScaledKernel
-from sknsgf.sinkhorn._solver import _guess_large, _iterate, solve_batch
+from sknsgf.sinkhorn._solver import _absorb, _guess_large, _iterate, _newton_solution, solve_batch
 
 TIGHT = {"tol": 1e-9, "max_iter": 500}
 
@@ -333,7 +333,7 @@ def test_newton_steps_of_cells_are_dropped_where_they_fail(crowded, request):
     request.getfixturevalue("small_memory")
     kernel = make_kernel(x, y)
     scaling, _ = _guess_large(kernel, 1.0, 1e-3, None)
-    kernel.coarse_step = lambda missing, error: -30 * missing
+    kernel.coarse_step = lambda missing, trust: -30 * missing
     after = _iterate(kernel, scaling)
     assert kernel.coarse_step is None
     assert after.error < scaling.error
@@ -465,6 +465,36 @@ def test_a_stored_large_kernel_may_be_asked_for_all_rows(clouds):
     kernel.distrust_hessian(failed=True)
     sampled, _ = kernel.curvature(torch.ones_like(mass), u, mass)
     torch.testing.assert_close(sampled, mass)
+
+
+@pytest.mark.parametrize("trust", [0.5, 4.0])
+def test_newton_steps_keep_within_the_trust_in_them(trust, clouds, monkeypatch):
+    monkeypatch.setattr("sknsgf.sinkhorn._solver._CG_GOAL", 1e-24)
+    monkeypatch.setattr("sknsgf.sinkhorn._solver._MAX_CG", 1000)
+    x, y = (cloud.unsqueeze(0) for cloud in clouds)
+    kernel = make_kernel(x, y)
+    scaling = _absorb(kernel, 3 * torch.sin(torch.arange(30.0).to(y)).unsqueeze(0), 0.1)
+    missing = kernel.demand - scaling.column_mass
+    step, free = (
+        _newton_solution(kernel, scaling, missing, torch.full_like(scaling.error, limit))
+        for limit in (trust, 1e9)
+    )
+    # Centred by their mean, steps within the trust spread over at most twice as much.
+    assert step.max() - step.min() <= 2 * trust * (1 + 1e-6)
+    assert free.max() - free.min() > 2 * trust
+
+
+def test_trust_is_lost_in_failure_and_won_back(clouds, monkeypatch):
+    x, y = (cloud.unsqueeze(0) for cloud in clouds)
+    kernel = make_kernel(x, y)
+    scaling = _absorb(kernel, transport(x, y, epsilon=0.5, tol=0.1).potentials.g, 0.5)
+    with monkeypatch.context() as patch:
+        away = "sknsgf.sinkhorn._solver._newton_step"
+        patch.setattr(away, lambda kernel, scaling: 9 * torch.arange(30.0).to(y).unsqueeze(0))
+        failed = _iterate(kernel, scaling)
+    assert (failed.trust < scaling.trust).all()
+    assert (failed.error <= scaling.error).all()
+    assert (_iterate(kernel, failed).trust > failed.trust).all()
 
 
 def test_a_slow_problem_does_not_disturb_the_others(generator, device):

@@ -60,8 +60,6 @@ class BlockedKernel(ScaledKernel):
         As in :class:`~sknsgf.sinkhorn._kernel.ScaledKernel`.
     """
 
-    loners = 0.01
-
     def _make_room(self, inner: Tensor | None) -> None:
         self.scores = None
         self.reach = 3.0 if self.few else 12.0

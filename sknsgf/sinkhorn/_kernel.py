@@ -108,13 +108,12 @@ class ScaledKernel:
     Attributes
     ----------
     coarse_step : callable or None
-        Newton step on the columns for the mass that they miss, found in a smaller problem.
+        Newton step, from the mass that columns miss and the trust in it, of a smaller problem.
     """
 
     coarse_step: Callable[[Tensor, Tensor], Tensor] | None = None
 
     reach = 12.0  # nats that log v may move before it is absorbed
-    loners = 0.0  # share of the columns whose long steps do not shorten those of the others
 
     def __init__(
         self,

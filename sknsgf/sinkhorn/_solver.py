@@ -18,7 +18,7 @@ from sknsgf.sinkhorn._blocked import BlockedKernel, make_kernel
 from sknsgf.sinkhorn._cells import Cells, in_cells
 from sknsgf.sinkhorn._kernel import Masses, ScaledKernel, half_squared_norm
 
-_MAX_NEWTON_STEP = 4.0  # nats; the quadratic model means nothing further out
+_TRUST = 8.0  # nats, the longest Newton step; the quadratic model means little further out
 _MAX_CG = 60
 _CG_GOAL = 3e-3  # of the squared residual; the velocity shows what it leaves tenfold
 _POOR_STEP = 0.3  # of the error left, from which on a sampled Hessian takes more rows
@@ -68,6 +68,7 @@ class _Scaling(NamedTuple):
     u: Tensor
     column_mass: Tensor
     error: Tensor
+    trust: Tensor  # longest Newton step, in nats
 
     def select(self, problems: Tensor) -> _Scaling:
         return _Scaling(*(field[problems] for field in self))
@@ -157,11 +158,11 @@ class _Coarse(NamedTuple):
         f, epsilon = self.potentials.f, self.potentials.epsilon
         return _extended(f, self.rows.centres, self.rows.masses, points, epsilon)
 
-    def step(self, missing: Tensor, error: Tensor) -> Tensor:
+    def step(self, missing: Tensor, trust: Tensor) -> Tensor:
         """Newton step for the mass that points miss, the same for all of a cell."""
         share = self.rows.masses.numel() / len(self.rows.cell_of)
         missing = share * self.columns.gather(missing)
-        return self.columns.spread(_newton_direction(self.kernel, self.scaling, missing, error))
+        return self.columns.spread(_newton_solution(self.kernel, self.scaling, missing, trust))
 
 
 def _solve_cells(
@@ -241,62 +242,58 @@ def _improve(
 
 def _absorb(kernel: ScaledKernel, g: Tensor, epsilon: float) -> _Scaling:
     kernel.absorb(g, epsilon)
-    return _scale(kernel, torch.zeros_like(g))
+    return _scale(kernel, torch.zeros_like(g), g.new_full(g.shape[:-1], _TRUST))
 
 
 def _iterate(kernel: ScaledKernel, scaling: _Scaling) -> _Scaling:
     """One Newton step and one Sinkhorn sweep; the sweep alone where Newton did not help."""
-    trial = _sweep(kernel, _scale(kernel, scaling.log_v + _newton_step(kernel, scaling)))
+    log_v = scaling.log_v + _newton_step(kernel, scaling)
+    trial = _sweep(kernel, _scale(kernel, log_v, (2 * scaling.trust).clamp_(max=_TRUST)))
     failed = ~(trial.error < scaling.error)
     any_failed = bool(failed.any())
     if any_failed or float(trial.error.max()) > _POOR_STEP * float(scaling.error.max()):
         kernel.distrust_hessian(failed=any_failed)
     if any_failed:
-        trial = trial.update(failed, _sweep(kernel, scaling).select(failed))
+        careful = scaling._replace(trust=scaling.trust / 4)
+        trial = trial.update(failed, _sweep(kernel, careful).select(failed))
     if float(trial.log_v.abs().amax()) > kernel.reach:
-        trial = _absorb(kernel, kernel.g + kernel.epsilon * trial.log_v, kernel.epsilon)
+        g = kernel.g + kernel.epsilon * trial.log_v
+        trial = _absorb(kernel, g, kernel.epsilon)._replace(trust=trial.trust)
     return trial
 
 
-def _scale(kernel: ScaledKernel, log_v: Tensor) -> _Scaling:
+def _scale(kernel: ScaledKernel, log_v: Tensor, trust: Tensor) -> _Scaling:
     v = log_v.exp()
     u, column_mass = kernel.balance(v)
     error = (column_mass - kernel.demand).abs().sum(-1) / u.shape[-1]
-    return _Scaling(log_v, v, u, column_mass, error)
+    return _Scaling(log_v, v, u, column_mass, error, trust)
 
 
 def _sweep(kernel: ScaledKernel, scaling: _Scaling) -> _Scaling:
     log_v = scaling.log_v - (scaling.column_mass / kernel.demand).log()
-    return _scale(kernel, log_v - log_v.mean(-1, keepdim=True))
+    return _scale(kernel, log_v - log_v.mean(-1, keepdim=True), scaling.trust)
 
 
 def _newton_step(kernel: ScaledKernel, scaling: _Scaling) -> Tensor:
-    """Step of log v: of limited length, as the quadratic model means nothing further out."""
+    """Step of log v towards the masses that columns want, for points or for their cells."""
     missing = kernel.demand - scaling.column_mass
     if kernel.coarse_step is not None:
-        step = kernel.coarse_step(missing, scaling.error)
-        return step.clamp(-_MAX_NEWTON_STEP, _MAX_NEWTON_STEP)
-    step = _newton_direction(kernel, scaling, missing, scaling.error)
-    # A step keeps its direction, but columns with next to no mass, of which the quadratic
-    # model knows little, do not hold up the others; nor do a few of a great many.
-    n_columns = step.shape[-1]
-    fed = scaling.column_mass > 0.1 * kernel.demand
-    ranked = n_columns - int(kernel.loners * n_columns)
-    longest = (fed * step).abs().kthvalue(ranked, -1, keepdim=True).values
-    step = step * (_MAX_NEWTON_STEP / longest.clamp(min=_MAX_NEWTON_STEP))
-    return step.clamp(-_MAX_NEWTON_STEP, _MAX_NEWTON_STEP)
+        return kernel.coarse_step(missing, scaling.trust)
+    return _newton_solution(kernel, scaling, missing, scaling.trust)
 
 
-def _newton_direction(
-    kernel: ScaledKernel, scaling: _Scaling, missing: Tensor, error: Tensor
+def _newton_solution(
+    kernel: ScaledKernel, scaling: _Scaling, missing: Tensor, trust: Tensor
 ) -> Tensor:
     """Solve the semi-dual Newton equation by Jacobi-preconditioned conjugate gradients.
 
-    The damping, proportional to the error (Levenberg), tames the near-assignment regime,
-    where the Hessian is close to singular, and fades at the solution.
+    The Hessian H is the Laplacian of a graph: where z is largest, (H z)_j >= 0. So with the
+    damping D = diag(|missing| / trust), which fades at the solution, that of
+    (H + D) z = missing nowhere exceeds `trust`, in the near-assignment regime as well, where H
+    is close to singular.
     """
     curvature, weights = kernel.curvature(scaling.v, scaling.u, scaling.column_mass)
-    root = (curvature + 0.03 * error.unsqueeze(-1) * scaling.column_mass).sqrt()
+    root = torch.addcdiv(curvature, missing.abs(), trust.unsqueeze(-1)).sqrt()
     scale, weights = (scaling.v / root).unsqueeze(-2), weights.unsqueeze(-2)
 
     def hessian(p: Tensor) -> Tensor:
