@@ -178,7 +178,8 @@ class ScaledKernel:
             image = torch.bmm(self.columns * v.unsqueeze(-2), self.plan.mT)
             return image.mul_(u.unsqueeze(-2)).mT + self.offset
         self.plan.mul_(v.unsqueeze(-2)).mul_(u.unsqueeze(-1))
-        return weighted_means(self.plan, self.y).add_(self.offset)
+        image = weighted_means(self.plan, self.y)
+        return image.add_(self.offset) if isinstance(self.offset, Tensor) else image
 
     def potential(self, u: Tensor) -> Tensor:
         """Soft minimum over the columns, a potential on the rows, from the row scaling."""

@@ -231,12 +231,13 @@ def _separation(x: Tensor, y: Tensor) -> Tensor | None:
 
     The inner products of clouds far apart have no digits left for their shapes.
     """
-    x, y = (cloud[..., :: math.ceil(cloud.shape[-2] / 64), :] for cloud in (x, y))
-    apart = x.mean(-2, keepdim=True) - y.mean(-2, keepdim=True)
-    radius = (y - y.mean(-2, keepdim=True)).square().sum(-1).mean(-1)
+    x, y = (cloud[..., :: math.ceil(cloud.shape[-2] / 16), :] for cloud in (x, y))
+    x_mean, y_mean = x.mean(-2, keepdim=True), y.mean(-2, keepdim=True)
+    apart = x_mean - y_mean
     way = apart.square().sum((-2, -1))
-    width = (x - x.mean(-2, keepdim=True)).square().sum(-1).mean(-1)
-    return apart if bool(((way > _FAR * radius) & (way > width)).any()) else None
+    width, radius = ((c - m).square().sum((-2, -1)) for c, m in ((x, x_mean), (y, y_mean)))
+    far = (way > radius * (_FAR / y.shape[-2])) & (way > width / x.shape[-2])
+    return apart if bool(far.any()) else None
 
 
 def _along(apart: Tensor, points: Tensor, y: Tensor) -> Tensor:
@@ -452,11 +453,12 @@ def _by_problems(
     """Solve a batch, or one problem, as many problems at a time as memory serves best."""
     xs, ys, guess = _batched(x, 2), _batched(y, 2), None if g is None else _batched(g, 1)
     size = problems_together(xs, ys)
+    if len(xs) <= size:
+        result = solve(xs, ys, guess, inner)
+        return result if x.ndim == 3 else _unbatched(result)
     known = (itertools.repeat(None) if a is None else a.split(size) for a in (guess, inner))
     groups = zip(xs.split(size), ys.split(size), *known, strict=False)
-    results = [solve(*group) for group in groups]
-    result = results[0] if len(results) == 1 else _concatenated(results)
-    return result if x.ndim == 3 else _unbatched(result)
+    return _concatenated([solve(*group) for group in groups])
 
 
 def _concatenated(results: list[Transport]) -> Transport:
