@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -332,7 +333,7 @@ class NSGFPlusPlus(BaseFlowSampler):
             warn_user(
                 f"The first phase has n_steps={self.sinkhorn_flow.n_steps}; more than "
                 f"{_MANY_STEPS} are simulated and sampled at a cost that the second phase was "
-                "to save. Use sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
+                "to save. Use sinkhorn_flow=NSGFSampler(n_steps=5).",
             )
         names = ["source", "device", "n_jobs", "verbose"]
         names += [] if self.image_shape is None else ["image_shape"]
@@ -370,22 +371,22 @@ class NSGFPlusPlus(BaseFlowSampler):
         self, ends: Ends, n_starts: int, flow: NSGFSampler, seeds: tuple[int, int]
     ) -> Draw:
         """Return what draws a batch of records on straight lines."""
-        start, target = self._make_start(ends.source, n_starts, flow, seeds[0]), Rows(ends.target)
-        n, coupling = self.batch_size, self.coupling
+        start = self._make_start(ends.source, n_starts, flow, seeds[0])
+        pairs = self._make_pairs(start, Rows(ends.target), flow.blur_, seeds[1])
+        return lambda generator: straight_records(*next(pairs), generator)
+
+    def _make_pairs(
+        self, start: Source, target: Rows, blur: float, seed: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what batches of lines lead from and to."""
+        n, generator = self.batch_size, seeded_generator(seed, 1)
+        coupling = self.coupling
         if coupling == "auto":
             coupling = "large" if self.straight_from == "flow" else "independent"
-        draw_start, draw_end = (partial(dealt(side).draw, n) for side in (start, target))
-        if coupling == "independent":
-            return lambda generator: straight_records(
-                draw_start(generator), draw_end(generator), generator
-            )
-        generator = seeded_generator(seeds[1], 1)
-        if coupling == "minibatch":
-            pairs = coupled_pairs(draw_start, draw_end, generator, blur=flow.blur_)
-        else:
+        if coupling == "large":
             n_source = len(start.x) if isinstance(start, Rows) else _N_LARGE
             n_target = min(_N_LARGE, len(target.x))
-            pairs = large_pairs(
+            return large_pairs(
                 start.draw,
                 target.draw,
                 generator,
@@ -394,7 +395,10 @@ class NSGFPlusPlus(BaseFlowSampler):
                 n_target=n_target,
                 fixed_target=n_target == len(target.x),
             )
-        return lambda generator: straight_records(*next(pairs), generator)
+        draw_start, draw_end = (partial(dealt(side).draw, n) for side in (start, target))
+        if coupling == "minibatch":
+            return coupled_pairs(draw_start, draw_end, generator, blur=blur)
+        return ((draw_start(generator), draw_end(generator)) for _ in itertools.count())
 
     def _join_histories(self, later: dict[str, TrainingHistory]) -> dict[str, TrainingHistory]:
         """Put histories behind those of earlier fits; the first phase has done so itself."""
