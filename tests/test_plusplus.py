@@ -342,3 +342,29 @@ def test_large_pairs_do_not_depend_on_the_scale():
 
     torch.testing.assert_close(at(1.0), at(1024.0), rtol=1e-4, atol=1e-4)
     assert len(at(1.0).flatten(0, 1).unique(dim=0)) > 100  # solved again for other targets
+
+
+def test_large_pairs_come_as_often_as_the_coupling_has_them():
+    """With starts that are all alike, ends are drawn by one row of the plan: the target's mass."""
+    x, y = torch.zeros(2000, 1), torch.tensor([[0.0], [0.01], [0.02], [0.03]])
+    pairs = large_pairs(
+        lambda n, generator: x[:n] + 0.01 * torch.rand(n, 1, generator=generator),
+        lambda n, generator: y,
+        torch.Generator().manual_seed(0),
+        batch_size=500,
+        n_source=2000,
+        n_target=4,
+    )
+    ends = torch.cat([next(pairs)[1] for _ in range(64)]).flatten()
+    shares = torch.stack([(ends == value).float().mean() for value in y.flatten()])
+    # As marginals are: within the tolerance of the solver and five deviations of the draws.
+    torch.testing.assert_close(shares, torch.full((4,), 0.25), atol=0.02, rtol=0)
+
+
+def test_large_pairs_want_batches_that_fit():
+    pairs = large_pairs(
+        lambda n, _: torch.zeros(n, 1), lambda n, _: torch.ones(n, 1), torch.Generator(),
+        batch_size=5, n_source=4, n_target=3,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="batch_size=5 is more than the n_source=4"):
+        next(pairs)

@@ -143,6 +143,11 @@ def large_pairs(
     tuple of two Tensors of shape (batch_size, d)
         Source points and the target points drawn for them, without end.
 
+    Raises
+    ------
+    ValueError
+        At the first batch, if `batch_size` is more than `n_source`.
+
     Notes
     -----
     Memory grows with ``n_source + n_target`` and by blocks of ``256 * n_target`` and those of
@@ -164,6 +169,11 @@ def large_pairs(
     >>> bool((x - y).abs().max() < 0.5)  # the transport of a distribution to itself is short
     True
     """
+    if batch_size > n_source:
+        raise ValueError(
+            f"batch_size={batch_size} is more than the n_source={n_source} points that are paired "
+            "at a time; raise n_source."
+        )
     while True:
         y = draw_target(n_target, generator)
         g, epsilon = _solve_large(draw_source(n_source, generator), y, tol)
