@@ -218,8 +218,16 @@ def _peers(case: Case) -> Iterator[tuple[str, Callable[[], Velocity]]]:
 # Measurement
 
 
-def reference_trajectory(x: Tensor, y: Tensor, case: Case) -> Iterator[tuple[Tensor, Tensor]]:
-    """States of the flow as ours follows it, and their velocities in double precision."""
+class State(NamedTuple):
+    """One state of the flow, and its velocity in double precision."""
+
+    x: Tensor
+    velocity: Tensor
+    marginal_error: float  # of that velocity
+
+
+def reference_trajectory(x: Tensor, y: Tensor, case: Case) -> Iterator[State]:
+    """States of the flow as ours follows it."""
     n_steps, step_size = case.schedule
     tol = 1e-5 if case.n >= 10_000 else 1e-8
     ours, state = Ours(case.blur, step_size), None
@@ -227,14 +235,18 @@ def reference_trajectory(x: Tensor, y: Tensor, case: Case) -> Iterator[tuple[Ten
         result = sinkhorn_velocity(
             x.double(), y.double(), blur=case.blur, tol=tol, max_iter=60, state=state
         )
-        yield x, result.velocity.to(x)
+        yield State(x, result.velocity.to(x), float(result.marginal_error.max()))
         x, state = x + step_size * ours(x, y)[0], result.state
 
 
 def time_methods(
     case: Case, clouds: tuple[Tensor, Tensor], repeats: int, budget: float
-) -> dict[str, list[Record]]:
-    """Give each method each state in turn, as long as its budget of seconds lasts."""
+) -> tuple[dict[str, list[Record]], float]:
+    """Give each method each state in turn, as long as its budget of seconds lasts.
+
+    The marginal error of the worst reference comes back as well: errors much below it would
+    mean nothing.
+    """
     x, y = clouds
     trajectory = list(tqdm(reference_trajectory(x, y, case), "reference", case.schedule[0]))
     records, spent = defaultdict(list), defaultdict(float)
@@ -242,13 +254,13 @@ def time_methods(
     _warm_up(methods, x, y, case)
     for _ in range(repeats):
         methods[OURS] = Ours(case.blur, case.schedule[1])
-        for step, (x, v) in enumerate(tqdm(trajectory, "states")):
+        for step, state in enumerate(tqdm(trajectory, "states")):
             for name, method in methods.items():
                 if name == OURS or spent[name] < budget:
-                    record = _timed(step, method, x, y, v)
+                    record = _timed(step, method, state.x, y, state.velocity)
                     records[name].append(record)
                     spent[name] += record.ms * len(x) / 1e3
-    return records
+    return records, max(state.marginal_error for state in trajectory)
 
 
 def _warm_up(methods: dict[str, Velocity], x: Tensor, y: Tensor, case: Case) -> None:
@@ -298,9 +310,12 @@ def summarize(records: list[Record]) -> dict[str, float]:
     }
 
 
-def report(name: str, case: Case, summaries: dict[str, dict[str, float]]) -> None:
+def report(
+    name: str, case: Case, summaries: dict[str, dict[str, float]], reference_error: float
+) -> None:
     """Print a case's table."""
     print(f"\n{name}: {case.n} x {case.dim}, blur {case.blur}, batches of {case.n_problems}")
+    print(f"references: double precision, marginal errors up to {reference_error:.0e}")
     print(f"{'':16}{'ms':>10}{'cold':>10}{'warm':>10}  error max / median   marginal  ratio")
     for method, s in summaries.items():
         ratio = s["ms"] / summaries[OURS]["ms"]
@@ -333,16 +348,19 @@ def main() -> None:
     if arguments.data is None:
         print("synthetic clusters stand in for images (no --data)")
     figures: dict[str, Any] = {}
+    reference_errors: dict[str, float] = {}
     for name in arguments.cases.split(","):
         case, generator = CASES[name], torch.Generator().manual_seed(0)
         clouds = make_clouds(case, arguments.data, generator)
         x, y = (cloud.to(arguments.device) for cloud in clouds)
         repeats = 1 if case.n >= 10_000 else arguments.repeats
-        records = time_methods(case, (x, y), repeats, arguments.budget)
+        records, error = time_methods(case, (x, y), repeats, arguments.budget)
         figures[name] = {method: summarize(rows) for method, rows in records.items()}
-        report(name, case, figures[name])
+        reference_errors[name] = error
+        report(name, case, figures[name], error)
         if arguments.json:
-            result = {"machine": machine(arguments), **figures}
+            about = {"machine": machine(arguments), "reference_marginal_errors": reference_errors}
+            result = {**about, **figures}
             arguments.json.write_text(json.dumps(result, indent=1))
 
 
