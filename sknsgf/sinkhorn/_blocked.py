@@ -90,10 +90,10 @@ class BlockedKernel(ScaledKernel):
         return maxima
 
     def _keep(self, n_entries: int) -> None:
-        """Store all rows, or evenly spaced ones, which only the Hessian has a use for."""
+        """Store all rows, or evenly spaced ones if the Hessian has a use for them."""
         stride = math.ceil(n_entries / _KEPT)
         self.complete, self.kept = stride == 1, []
-        if self.same and not self.complete:
+        if not self.complete and (self.same or self.coarse_step):
             return
         places = [(rows[::stride], columns) for rows, columns in self.places]
         sizes = [len(rows) * self._width(columns) for rows, columns in places]
@@ -111,7 +111,7 @@ class BlockedKernel(ScaledKernel):
 
     def _sample(self) -> Iterable[_Block]:
         """Take the rows that stand for all of them in the Hessian."""
-        if self.sample_size > _KEPT and not self.complete:
+        if not self.kept or (self.sample_size > _KEPT and not self.complete):
             return self._blocks()
         n_entries = sum(block.plan.numel() for block in self.kept)
         stride = max(1, math.ceil(n_entries / self.sample_size))
