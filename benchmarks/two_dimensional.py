@@ -325,13 +325,15 @@ def run(task: str, methods: dict[str, Method], seed: int) -> Iterator[tuple[Reco
     yield judge(ROWS, 0, draw.target[again])
     particles = fit_particles(draw.source, draw.target, 0, seed)
     yield judge(PARTICLES, 10, particles.sample(draw.points, 10))
-    fitted: dict[Method, tuple[Model, Record]] = {}
+    measured: dict[Method, list[tuple[Record, NDArray]]] = {}
     for name, method in methods.items():
-        if method not in fitted:  # tuning may leave the rate as it is
-            fitted[method] = fit_and_time(method, draw, seed)
-        model, cost = fitted[method]
-        for nfe in NFES:
-            yield judge(name, nfe, model.sample(draw.points, nfe), **cost)
+        if method not in measured:  # tuning may leave the rate as it is
+            model, cost = fit_and_time(method, draw, seed)
+            measured[method] = [
+                judge(name, nfe, model.sample(draw.points, nfe), **cost) for nfe in NFES
+            ]
+        for record, points in measured[method]:
+            yield {**record, "method": name}, points
 
 
 def fit_and_time(method: Method, draw: Draw, seed: int) -> tuple[Model, Record]:
