@@ -62,12 +62,13 @@ TUNING_SPLIT = 99
 N_NEIGHBOURS = 3
 HIDDEN = (128, 32)
 FIRST_PHASE = 5  # steps of it
-OURS = ("NSGFPlusPlus", "NSGFSampler")
+TO_THE_END = "NSGFPlusPlus, not stopped"
+OURS = ("NSGFPlusPlus", TO_THE_END, "NSGFSampler")
 BASELINES = ("OT-CFM", "flow matching")
 PHASES = ("first phase alone", "second phase alone")
-METHODS = ("training set", "NSGFPlusPlus", *PHASES, "NSGFSampler", *BASELINES)
+METHODS = ("training set", "NSGFPlusPlus", *PHASES, TO_THE_END, "NSGFSampler", *BASELINES)
 CHOICES = ("max_iter", "learning_rate", "stops_early")
-PATHS = ("data", "json", "figure", "merge")
+ASKED = ("dataset", "budget", "network", "width", "patch", "batch", "share")  # kept in records
 
 Record = dict[str, Any]
 Sample = Callable[[int, int], NDArray]
@@ -128,7 +129,14 @@ def fit_nsgf(args: argparse.Namespace, images: Images, max_iter: int, seed: int)
     return Model(lambda n, nfe: flow.set_params(n_sampling_steps=nfe).sample(n), {})
 
 
-def fit_plus_plus(args: argparse.Namespace, images: Images, max_iter: int, seed: int) -> Model:
+def fit_plus_plus(
+    args: argparse.Namespace,
+    images: Images,
+    max_iter: int,
+    seed: int,
+    *,
+    early_stopping: bool | str = "auto",
+) -> Model:
     """NSGFPlusPlus; a first phase of fewer training steps."""
     network = "mlp" if args.network == "mlp" else network_of(args)
     model = NSGFPlusPlus(
@@ -139,6 +147,7 @@ def fit_plus_plus(args: argparse.Namespace, images: Images, max_iter: int, seed:
             max_iter=max(1, int(args.share * max_iter)),
             learning_rate=args.rate or "auto",
             batch_size=args.batch,
+            early_stopping=early_stopping,
         ),
         straight_from=args.straight_from,
         coupling=args.coupling,
@@ -156,7 +165,7 @@ def fit_plus_plus(args: argparse.Namespace, images: Images, max_iter: int, seed:
     def sample(n: int, nfe: int) -> NDArray:
         return model.set_params(n_straight_steps=nfe - spent).sample(n)
 
-    phases = {"first phase alone": model.sinkhorn_flow_.sample}
+    phases = {"first phase alone": model.sinkhorn_flow_.sample} if early_stopping else {}
     if model.straight_from == "source":
         phases["second phase alone"] = partial(straight_alone, model)
     return Model(sample, phases)
@@ -221,6 +230,7 @@ def methods(args: argparse.Namespace) -> dict[str, Callable[..., Model]]:
     """Fits, by name: called with images, iterations and a seed."""
     chosen: dict[str, Callable[..., Any]] = {
         "NSGFPlusPlus": fit_plus_plus,
+        TO_THE_END: partial(fit_plus_plus, early_stopping=False),
         "NSGFSampler": fit_nsgf,
     }
     try:
@@ -396,10 +406,9 @@ def judge_method(
         draw(model.sample(100, args.nfes[0]), judge.images, args.figure)
 
 
-def settings(args: argparse.Namespace) -> Record:
-    """What was run, where."""
-    chosen = {name: value for name, value in vars(args).items() if name not in PATHS}
-    return chosen | {
+def machine() -> Record:
+    """Where and when."""
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "processor": platform.processor() or platform.machine(),
         "sknsgf": __version__,
@@ -506,19 +515,19 @@ def main() -> None:
     for path in args.merge:
         records = merged(records, load(path))
     for record in run(args, records) if args.splits else ():
-        records = merged(records, [{"dataset": args.dataset, "budget": args.budget, **record}])
+        records = merged(records, [{**{name: vars(args)[name] for name in ASKED}, **record}])
         if args.json:
-            save(records, args)
+            save(records, args.json)
     if args.json:
-        save(records, args)
+        save(records, args.json)
     for dataset in dict.fromkeys(record["dataset"] for record in records):
         print(dataset)
         print_table([record for record in records if record["dataset"] == dataset])
 
 
-def save(records: list[Record], args: argparse.Namespace) -> None:
-    """Write the records beside what the last run was asked for."""
-    args.json.write_text(json.dumps({"settings": settings(args), "records": records}, indent=1))
+def save(records: list[Record], path: Path) -> None:
+    """Write the records beside where and when the last were made."""
+    path.write_text(json.dumps({"machine": machine(), "records": records}, indent=1))
 
 
 if __name__ == "__main__":
