@@ -57,6 +57,7 @@ FLOOR, ROWS, PARTICLES = "floor", "training rows", "particles, no network"
 BASELINES = ("OT-CFM", "flow matching")
 TUNED = {name: f"{name}, tuned" for name in BASELINES}
 FREE = "OT-CFM, tuned, free plans"
+DRAWN = (FLOOR, PARTICLES, "NSGFSampler", "NSGFPlusPlus", *BASELINES)
 
 Record = dict[str, Any]
 Sample = Callable[[NDArray, int], NDArray]
@@ -458,8 +459,8 @@ def draw_clouds(clouds: dict[str, NDArray], path: Path) -> None:
     """One row a task, one column a method: points after ten evaluations."""
     import matplotlib.pyplot as plt
 
-    pairs = [key.split("/") for key in clouds]
-    tasks, names = (list(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
+    tasks = list(dict.fromkeys(key.split("/")[0] for key in clouds))
+    names = [name for name in DRAWN if any(f"{task}/{name}" in clouds for task in tasks)]
     figure, axes = plt.subplots(
         len(tasks),
         len(names),
