@@ -48,7 +48,8 @@ class BlockedKernel(ScaledKernel):
     a row's share can exceed rounding. The logarithm of a column's share,
     :math:`(x \cdot y_j + b_j - \varphi(x)) / \epsilon` with a log-sum-exp :math:`\varphi`, is
     concave in x, so its tangent at the centre of the group bounds it. What is left is stored
-    if it is little enough; if not, a sample of the rows is, to stand for all in the Hessian.
+    if it is little enough; if not, a sample of the rows is, to stand for all in the Hessian,
+    unless a smaller problem does.
 
     Parameters
     ----------

@@ -136,7 +136,8 @@ def transport(
     single precision. Of a larger one, in up to three dimensions, a group of neighbouring rows
     sees only the columns that can matter to it beyond rounding. What is left is stored up to
     2**26 entries (256 MB in single precision); beyond, it is formed again in blocks of rows
-    whenever it is needed, and memory grows with n + m only. Problems of a batch are solved
+    whenever it is needed, and memory grows with n + m only. Where many points share a cell half
+    a blur wide, the problem is first solved between the cells. Problems of a batch are solved
     together as far as that serves speed.
 
     Inner products are formed in full precision, whatever
