@@ -180,12 +180,13 @@ def report(result: Record) -> None:
     print("\nmean and half-width of its 95 % interval over splits")
     for dataset in unique(records, "dataset"):
         print(f"\n| {dataset} | " + " | ".join(METRICS) + " | seconds |\n" + "|---" * 6 + "|")
-        for method in unique(records, "method"):
+        names = unique(select(records, dataset=dataset), "method")
+        for method in names:
             print(_row(method, select(records, dataset=dataset, method=method)))
         ours = select(records, dataset=dataset, method=OURS)
         others = [
             theirs
-            for method in unique(records, "method")
+            for method in names
             if (theirs := select(records, dataset=dataset, method=method)) != ours
             and unique(theirs, "seed") == unique(ours, "seed")
         ]
