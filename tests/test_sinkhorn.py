@@ -842,3 +842,18 @@ def test_overlapping_threads_give_the_chosen_precision_back(clouds):
     assert all(job.result().potentials.converged for job in jobs)
     assert torch.get_float32_matmul_precision() == "high"
     torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("blur", [0.03, 0.1])
+def test_a_point_that_has_to_cross_a_gap_crosses_it(blur, device):
+    """Clusters hundreds of nats apart, of other sizes on the other side."""
+    generator = torch.Generator().manual_seed(4)
+    centres = 3 * torch.randn(3, 2, generator=generator)
+
+    def clusters():
+        points = 0.3 * torch.randn(8, 60, 2, generator=generator)
+        return (points + centres[torch.randint(3, (8, 60), generator=generator)]).to(device)
+
+    x, y = clusters(), 1.2 * clusters() + 0.5
+    solved = transport(x, y, epsilon=blur**2, tol=5e-3, max_iter=50).potentials
+    assert bool(solved.converged.all())

@@ -23,6 +23,7 @@ _MAX_CG = 60
 _CG_GOAL = 3e-3  # of the squared residual; the velocity shows what it leaves tenfold
 _POOR_STEP = 0.3  # of the error left, from which on a sampled Hessian takes more rows
 _COARSE_ITER = 8  # outer iterations spent on each temperature above the last
+_COARSE_TOL = 5e-3  # less than a point's mass: what has to cross a gap does so while it is warm
 _POOR_GUESS = 4e-2  # marginal error above which a warm start passes by warmer temperatures
 _POOR_LARGE_GUESS = 2e-1  # likewise where each of these costs many passes over a large kernel
 _TINY = 1e-30  # keeps a solved problem's 0 / 0 out of the batch
@@ -118,7 +119,7 @@ def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[_Scaling, int]:
             "x or y holds NaN, infinity, or values too large to multiply: remove or rescale them."
         )
     n_levels = max(0, math.ceil(math.log2(spread / epsilon)))
-    g, n_iter = _anneal(kernel, g, [epsilon * 2.0**k for k in range(n_levels, 0, -1)], 5e-2)
+    g, n_iter = _anneal(kernel, g, [epsilon * 2.0**k for k in range(n_levels, 0, -1)])
     return _absorb(kernel, g, epsilon), n_iter
 
 
@@ -128,7 +129,7 @@ def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scali
     poor = _POOR_LARGE_GUESS if isinstance(kernel, BlockedKernel) else _POOR_GUESS
     if not bool((scaling.error > poor).any()):
         return scaling, 0
-    g, n_iter = _anneal(kernel, g, [4 * epsilon, 2 * epsilon], 1e-2)
+    g, n_iter = _anneal(kernel, g, [4 * epsilon, 2 * epsilon])
     return _absorb(kernel, g, epsilon), n_iter
 
 
@@ -210,13 +211,11 @@ def _spread(x: Tensor, y: Tensor) -> float:
     return max(float((x @ y.mT).square().mean((-2, -1)).max()) ** 0.5, 1e-300)
 
 
-def _anneal(
-    kernel: ScaledKernel, g: Tensor, temperatures: list[float], tol: float
-) -> tuple[Tensor, int]:
+def _anneal(kernel: ScaledKernel, g: Tensor, temperatures: list[float]) -> tuple[Tensor, int]:
     n_iter = 0
     for temperature in temperatures:
         scaling = _absorb(kernel, g, temperature)
-        scaling, n = _improve(kernel, scaling, tol, _COARSE_ITER)
+        scaling, n = _improve(kernel, scaling, _COARSE_TOL, _COARSE_ITER)
         g, n_iter = kernel.g + temperature * scaling.log_v, n_iter + n
     return g, n_iter
 
