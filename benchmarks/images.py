@@ -42,6 +42,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from flow_matching import BASELINES, follow, matchers, train_on_lines
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -56,7 +57,6 @@ from sknsgf.datasets import load_images
 from sknsgf.metrics import energy_distance, two_sample_auc, w2_distance
 from sknsgf.networks import VelocityMLP, VelocityUNet
 from sknsgf.ode import integrate
-from sknsgf.training import train, velocity_matching_loss
 
 TUNING_SPLIT = 99
 N_NEIGHBOURS = 3
@@ -64,7 +64,6 @@ HIDDEN = (128, 32)
 FIRST_PHASE = 5  # steps of it
 TO_THE_END = "NSGFPlusPlus, not stopped"
 OURS = ("NSGFPlusPlus", TO_THE_END, "NSGFSampler")
-BASELINES = ("OT-CFM", "flow matching")
 PHASES = ("first phase alone", "second phase alone")
 METHODS = ("training set", "NSGFPlusPlus", *PHASES, TO_THE_END, "NSGFSampler", *BASELINES)
 CHOICES = ("max_iter", "learning_rate", "stops_early")
@@ -193,35 +192,25 @@ def fit_matching(
     mean, scale = images.train.mean(0), float((images.train - images.train.mean(0)).std())
     y = torch.from_numpy((images.train - mean) / scale).float()
     n_held_out = len(y) // 10 if stops_early else 0
-    torch.manual_seed(seed)  # torchcfm draws from the global generator
 
-    def draw(rows: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        x, chosen = torch.randn(n, y.shape[1]), torch.randint(len(rows), (n,))
-        return matcher.sample_location_and_conditional_flow(x, rows[chosen])
+    def draw(rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(n, y.shape[1]), rows[torch.randint(len(rows), (n,))]
 
-    validation_loss = None
-    if stops_early:
-        unseen = [draw(y[:n_held_out], args.batch) for _ in range(4096 // args.batch)]
-        t, x_t, u = (torch.cat(parts) for parts in zip(*unseen, strict=True))
-
-        def validation_loss(network: torch.nn.Module) -> Tensor:
-            return velocity_matching_loss(network, t, x_t, u)
-
-    network, _ = train(
-        network_of(args)(images.shape),
-        lambda network: velocity_matching_loss(network, *draw(y[n_held_out:], args.batch)),
+    network = train_on_lines(
+        matcher,
+        lambda: network_of(args)(images.shape),
+        partial(draw, y[n_held_out:]),
+        seed=seed,
         max_iter=max_iter,
         learning_rate=learning_rate or args.rates[0],
-        ema_decay=0.995,
-        validation_loss=validation_loss,
+        batch_size=args.batch,
+        draw_unseen=partial(draw, y[:n_held_out]) if stops_early else None,
     )
 
-    @torch.no_grad()
     def sample(n: int, nfe: int) -> NDArray:
         start = torch.randn(n, y.shape[1], generator=torch.Generator().manual_seed(seed))
-        chunks = start.split(1000)
-        ends = [integrate(network, x, torch.linspace(0, 1, nfe + 1)).x[-1] for x in chunks]
-        return torch.cat(ends).numpy() * scale + mean
+        ends = torch.cat([follow(network, x, nfe) for x in start.split(1000)])
+        return ends.numpy() * scale + mean
 
     return Model(sample, {})
 
@@ -233,18 +222,7 @@ def methods(args: argparse.Namespace) -> dict[str, Callable[..., Model]]:
         TO_THE_END: partial(fit_plus_plus, early_stopping=False),
         "NSGFSampler": fit_nsgf,
     }
-    try:
-        from torchcfm.conditional_flow_matching import (
-            ConditionalFlowMatcher,
-            ExactOptimalTransportConditionalFlowMatcher,
-        )
-    except ImportError:
-        print("torchcfm is not installed: OT-CFM and flow matching are left out")
-    else:
-        chosen["OT-CFM"] = partial(
-            fit_matching, ExactOptimalTransportConditionalFlowMatcher(sigma=0.0)
-        )
-        chosen["flow matching"] = partial(fit_matching, ConditionalFlowMatcher(sigma=0.0))
+    chosen |= {name: partial(fit_matching, matcher) for name, matcher in matchers().items()}
     return {name: partial(fit, args) for name, fit in chosen.items() if name in args.methods}
 
 

@@ -28,21 +28,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from flow_matching import follow, matchers, train_on_lines
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neighbors import KernelDensity, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from two_dimensional import FLOOR, Record, interval, machine, replace, select, unique
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
 from sknsgf.metrics import energy_distance, two_sample_auc, w2_distance
 from sknsgf.networks import VelocityMLP
-from sknsgf.ode import integrate
-from sknsgf.training import train, velocity_matching_loss
 
 DATASETS = {
     "breast cancer": load_breast_cancer,
@@ -92,29 +91,21 @@ def generate_ot_cfm(matcher: Any, train_rows: NDArray, n: int, seed: int) -> NDA
     mean, scale = train_rows.mean(0), train_rows.std()
     y = torch.from_numpy((train_rows - mean) / scale).float()
     kept, held_out = y[len(y) // 10 :], y[: len(y) // 10]  # a random split shuffled them
-    torch.manual_seed(seed)  # torchcfm draws from the global generator
 
-    def draw(rows: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
         ends = rows[torch.randint(len(rows), (size,))]
-        return matcher.sample_location_and_conditional_flow(torch.randn_like(ends), ends)
+        return torch.randn_like(ends), ends
 
-    unseen = [draw(held_out, 256) for _ in range(16)]
-    t, x, u = (torch.cat(parts) for parts in zip(*unseen, strict=True))
-
-    def loss(network: nn.Module) -> Tensor:
-        return velocity_matching_loss(network, *draw(kept, 256))
-
-    network, _ = train(
-        VelocityMLP(y.shape[1]),
-        loss,
+    network = train_on_lines(
+        matcher,
+        lambda: VelocityMLP(y.shape[1]),
+        partial(draw, kept),
+        seed=seed,
         max_iter=MAX_ITER,
         learning_rate=1e-2,
-        ema_decay=0.995,
-        validation_loss=lambda network: velocity_matching_loss(network, t, x, u),
+        draw_unseen=partial(draw, held_out),
     )
-    with torch.no_grad():
-        end = integrate(network, torch.randn(n, y.shape[1]), torch.linspace(0, 1, 101)).x[-1]
-    return end.numpy() * scale + mean
+    return follow(network, torch.randn(n, y.shape[1]), nfe=100).numpy() * scale + mean
 
 
 def methods() -> dict[str, Generate]:
@@ -125,13 +116,9 @@ def methods() -> dict[str, Generate]:
         "GaussianMixture": generate_mixture,
         "KernelDensity": generate_kernel,
     }
-    try:
-        from torchcfm import conditional_flow_matching as cfm
-    except ImportError:
-        print("torchcfm is not installed: OT-CFM is left out")
-        return chosen
-    matcher = cfm.ExactOptimalTransportConditionalFlowMatcher(sigma=0.0)
-    return {**chosen, "OT-CFM": partial(generate_ot_cfm, matcher)}
+    if available := matchers():
+        chosen["OT-CFM"] = partial(generate_ot_cfm, available["OT-CFM"])
+    return chosen
 
 
 # Measurement

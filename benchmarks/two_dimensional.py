@@ -11,9 +11,11 @@ by heart and nothing else: 5000 rows are themselves that far from their distribu
 The baselines are torchcfm's own matchers (``pip install --no-deps torchcfm``), with our network,
 training loop and learning rate. ``--tune`` adds them with the best of three learning rates, chosen
 task by task on another draw of the data, a favour ours are not given; ``--free-plans`` adds OT-CFM
-with as many iterations as flow matching, its plans not counted. Iterations are calibrated to the
-budget, task by task, by short runs; no method reads a clock. What the file holds of other tasks,
-seeds and methods is kept, so that a comparison can be made in turns, and several files are
+with as many iterations as flow matching, its plans not counted. ``--new-points`` tells what rows
+cost: it adds NSGFSampler with new source points in every simulation instead of 5000 rows, and with
+new target points as well, so that all that is left is the network's. Iterations are calibrated to
+the budget, task by task, by short runs; no method reads a clock. What the file holds of other
+tasks, seeds and methods is kept, so that a comparison can be made in turns, and several files are
 reported as one.
 """
 
@@ -30,9 +32,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from flow_matching import BASELINES, follow, matchers, train_on_lines
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from sknsgf import NSGFPlusPlus, NSGFSampler, __version__
@@ -40,8 +43,6 @@ from sknsgf.datasets import TASKS, make_task
 from sknsgf.flow import follow_sinkhorn_flow, straight_schedule
 from sknsgf.metrics import w2_distance
 from sknsgf.networks import VelocityMLP
-from sknsgf.ode import integrate
-from sknsgf.training import train, velocity_matching_loss
 
 NFES = (5, 10, 100)
 N_TRAIN = 5000
@@ -54,10 +55,11 @@ CALIBRATION_ITER, N_CALIBRATIONS = 100, 2
 LEARNING_RATES = (1e-2, 3e-3, 1e-3)
 TUNING_SEED = 99
 FLOOR, ROWS, PARTICLES = "floor", "training rows", "particles, no network"
-BASELINES = ("OT-CFM", "flow matching")
 TUNED = {name: f"{name}, tuned" for name in BASELINES}
 FREE = "OT-CFM, tuned, free plans"
-DRAWN = (FLOOR, PARTICLES, "NSGFSampler", "NSGFPlusPlus", *BASELINES)
+OURS = "NSGFSampler"
+NEW_SOURCE, NEW_POINTS = f"{OURS}, new source points", f"{OURS}, new points"
+DRAWN = (FLOOR, PARTICLES, OURS, "NSGFPlusPlus", *BASELINES)
 
 Record = dict[str, Any]
 Sample = Callable[[NDArray, int], NDArray]
@@ -114,19 +116,43 @@ class _Timed(VelocityMLP):
         return super().train(mode)
 
 
-def _fit_timed(sampler: Any, source: NDArray, target: NDArray) -> float:
+def _fit_timed(sampler: Any, *arrays: NDArray) -> float:
     """Fit a sampler; return the seconds until its first training, spent on simulations."""
     sampler.set_params(network=lambda shape: _Timed(*shape))
     _Timed.began, start = None, time.process_time()
-    sampler.fit(source, target)
+    sampler.fit(*arrays)
     return float(_Timed.began or start) - start
+
+
+def _fit_flow(flow: NSGFSampler, *arrays: NDArray) -> Model:
+    seconds = _fit_timed(flow, *arrays)
+    return Model(lambda x, nfe: flow.set_params(n_sampling_steps=nfe).transform(x), seconds)
 
 
 def fit_nsgf(source: NDArray, target: NDArray, max_iter: int, seed: int) -> Model:
     """NSGFSampler with its defaults."""
-    flow = NSGFSampler(max_iter=max_iter, random_state=seed)
-    seconds = _fit_timed(flow, source, target)
-    return Model(lambda x, nfe: flow.set_params(n_sampling_steps=nfe).transform(x), seconds)
+    return _fit_flow(NSGFSampler(max_iter=max_iter, random_state=seed), source, target)
+
+
+class _Source(NamedTuple):
+    """The source of a task, whose points are never the same."""
+
+    task: str
+
+    def sample(self, n: int, random_state: Any) -> NDArray:
+        return make_task(self.task, n, random_state=random_state)[0]
+
+
+def fit_new_source(task: str, source: NDArray, target: NDArray, max_iter: int, seed: int) -> Model:
+    """NSGFSampler that gets new source points for every simulation, not the rows."""
+    flow = NSGFSampler(source=_Source(task), max_iter=max_iter, random_state=seed)
+    return _fit_flow(flow, target)
+
+
+def fit_new_points(task: str, source: NDArray, target: NDArray, max_iter: int, seed: int) -> Model:
+    """NSGFSampler that gets new target points as well: more than its simulations deal out."""
+    _, target = make_task(task, N_FRESH, random_state=3000 + seed)
+    return fit_new_source(task, source, target, max_iter, seed)
 
 
 def fit_plus_plus(source: NDArray, target: NDArray, max_iter: int, seed: int) -> Model:
@@ -153,26 +179,21 @@ def fit_matching(
 ) -> Model:
     """Flow matching by one of torchcfm's matchers, with our network and training loop."""
     x, y, outward = _standardise(source, target)
-    torch.manual_seed(seed)  # torchcfm draws from the global generator
 
-    def loss(network: nn.Module) -> Tensor:
-        pairs = (rows[torch.randint(len(rows), (256,))] for rows in (x, y))
-        return velocity_matching_loss(
-            network, *matcher.sample_location_and_conditional_flow(*pairs)
-        )
+    def draw(n: int) -> tuple[Tensor, Tensor]:
+        return x[torch.randint(len(x), (n,))], y[torch.randint(len(y), (n,))]
 
-    network, _ = train(
-        VelocityMLP(x.shape[1]),
-        loss,
+    network = train_on_lines(
+        matcher,
+        lambda: VelocityMLP(x.shape[1]),
+        draw,
+        seed=seed,
         max_iter=max_iter,
         learning_rate=learning_rate,
-        ema_decay=0.995,
     )
 
-    @torch.no_grad()
     def sample(points: NDArray, nfe: int) -> NDArray:
-        start, _, _ = _standardise(points, target)
-        return outward(integrate(network, start, torch.linspace(0, 1, nfe + 1)).x[-1])
+        return outward(follow(network, _standardise(points, target)[0], nfe))
 
     return Model(sample)
 
@@ -200,21 +221,6 @@ def _standardise(
     mean, scale = target.mean(0), np.sqrt(np.mean((target - target.mean(0)) ** 2))
     x, y = (torch.from_numpy((rows - mean) / scale).float() for rows in (source, target))
     return x, y, lambda moved: moved.numpy() * scale + mean
-
-
-def matchers() -> dict[str, Fit]:
-    """The baselines; none where torchcfm is missing, and said so."""
-    try:
-        from torchcfm import conditional_flow_matching as cfm
-    except ImportError:
-        print("torchcfm is not installed: OT-CFM and flow matching are left out")
-        return {}
-    return {
-        "OT-CFM": partial(
-            fit_matching, cfm.ExactOptimalTransportConditionalFlowMatcher(sigma=0.0)
-        ),
-        "flow matching": partial(fit_matching, cfm.ConditionalFlowMatcher(sigma=0.0)),
-    }
 
 
 # Budget
@@ -256,7 +262,10 @@ def prepare(task: str, arguments: argparse.Namespace) -> dict[str, Method]:
     def n_iter(fit: Fit) -> int:
         return calibrate(lambda n: fit(draw.source, draw.target, n, 0), arguments.budget)
 
-    ours = {"NSGFSampler": fit_nsgf, "NSGFPlusPlus": fit_plus_plus}
+    ours: dict[str, Fit] = {OURS: fit_nsgf, "NSGFPlusPlus": fit_plus_plus}
+    if arguments.new_points:
+        ours[NEW_SOURCE] = partial(fit_new_source, task)
+        ours[NEW_POINTS] = partial(fit_new_points, task)
     wanted = arguments.methods or [*ours, *BASELINES, *TUNED.values(), FREE]
     found = {name: Method(fit, n_iter(fit)) for name, fit in ours.items() if name in wanted}
     if not set(wanted) <= set(ours):
@@ -267,7 +276,8 @@ def prepare(task: str, arguments: argparse.Namespace) -> dict[str, Method]:
 def _prepare_baselines(
     draw: Draw, n_iter: Callable[[Fit], int], arguments: argparse.Namespace
 ) -> dict[str, Method]:
-    plain = {name: Method(fit, n_iter(fit), LEARNING_RATES[0]) for name, fit in matchers().items()}
+    fits = {name: partial(fit_matching, matcher) for name, matcher in matchers().items()}
+    plain = {name: Method(fit, n_iter(fit), LEARNING_RATES[0]) for name, fit in fits.items()}
     best = dict(plain)
     if arguments.tune:
         best = {
@@ -406,7 +416,7 @@ def table(records: list[Record], key: str) -> str:
     return "\n".join(lines)
 
 
-def differences(records: list[Record], key: str, ours: str = "NSGFSampler") -> str:
+def differences(records: list[Record], key: str, ours: str = OURS) -> str:
     """Our figure minus theirs, paired over seeds, with its 95 % interval, in Markdown."""
     tasks = unique(records, "task")
     digits = 2 if key == "energy" else 3
@@ -489,6 +499,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=15, help="seconds from data to model")
     parser.add_argument("--tune", action="store_true", help="tune the baselines' rates")
     parser.add_argument("--free-plans", action="store_true", help="OT-CFM without plan time, too")
+    parser.add_argument("--new-points", action="store_true", help="NSGFSampler without rows, too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for the figures, kept up as it runs")
     parser.add_argument("--merge", nargs="+", type=Path, help="other such files, taken in first")
