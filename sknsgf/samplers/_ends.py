@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sknsgf.flow import seeded_generator
@@ -12,7 +13,9 @@ from sknsgf.samplers._source import Rows, Source
 
 _LEAST_ROWS = 20  # a tenth of which is a cloud
 _FEW_ROWS = 100  # a tenth of fewer says little
-_MANY_STEPS = 500  # in fewer nothing is learned by heart
+_MANY_ITERATIONS = 500  # in fewer nothing is learned by heart
+
+Array = TypeVar("Array", Tensor, NDArray)
 
 
 class Ends(NamedTuple):
@@ -29,10 +32,10 @@ class Ends(NamedTuple):
 
     def split(self) -> tuple[Ends, Ends]:
         """Split a tenth off; a drawn source needs no split."""
-        source, (kept, held_out) = self.source, _split(self.target)
+        source, (kept, held_out) = self.source, split(self.target)
         if not isinstance(source, Rows):
             return Ends(source, kept), Ends(source, held_out)
-        starts, held_out_starts = (Rows(x) for x in _split(source.x))
+        starts, held_out_starts = (Rows(x) for x in split(source.x))
         return Ends(starts, kept), Ends(held_out_starts, held_out)
 
 
@@ -45,7 +48,7 @@ def hold_out(ends: Ends, early_stopping: bool | str, max_iter: int) -> tuple[End
         If it is asked for and there are too few rows.
     """
     if isinstance(early_stopping, str):
-        suits = _FEW_ROWS <= ends.n_rows < max_iter >= _MANY_STEPS
+        suits = _FEW_ROWS <= ends.n_rows < max_iter >= _MANY_ITERATIONS
         return ends.split() if suits else (ends, None)
     if early_stopping and ends.n_rows < _LEAST_ROWS:
         raise ValueError(
@@ -55,8 +58,8 @@ def hold_out(ends: Ends, early_stopping: bool | str, max_iter: int) -> tuple[End
     return ends.split() if early_stopping else (ends, None)
 
 
-def _split(rows: Tensor) -> tuple[Tensor, Tensor]:
+def split(rows: Array) -> tuple[Array, Array]:
     """Split a tenth off, the same rows whenever the fit goes on."""
-    order = torch.randperm(len(rows), generator=seeded_generator(0, len(rows)))
+    order = torch.randperm(len(rows), generator=seeded_generator(0, len(rows))).numpy()
     n_held_out = len(rows) // 10
     return rows[order[n_held_out:]], rows[order[:n_held_out]]

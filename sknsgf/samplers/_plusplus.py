@@ -26,7 +26,7 @@ from sknsgf.flow import (
 from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import Solution, integrate, invert
 from sknsgf.samplers._base import BaseFlowSampler
-from sknsgf.samplers._ends import Ends, hold_out
+from sknsgf.samplers._ends import Ends, hold_out, split
 from sknsgf.samplers._nsgf import NSGFSampler
 from sknsgf.samplers._saving import is_history
 from sknsgf.samplers._source import Rows, Source, dealt, is_finite
@@ -58,8 +58,8 @@ _N_STATISTICS = 2**13
 _N_SWITCHES = 1024
 _EMA_DECAY = 0.995
 _N_LARGE = 2**13  # points of each cloud that a large coupling is solved for
-_FEW_ROWS = 50  # of a source, none of which is spared for measuring switch times
-_MANY_STEPS = 5  # of the first phase
+_SPARE_ROWS = 50  # of a source: in fewer, none is spared for measuring switch times
+_MOST_STEPS = 5  # of the first phase, without a warning
 _PERCEPTRON_RATE = 3e-3  # targets of the straight flow are noisier than velocities
 _LATE = 0.95  # median switch time past which nothing is left for the straight flow to do
 
@@ -287,7 +287,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         predictor = self._make_predictor(*kind, seeds[4])
         for_training, for_switching = rows, rows
         if predictor is not None:
-            for_training, for_switching = _hold_out_starts(rows, seeds[5])
+            for_training, for_switching = _hold_out_starts(rows)
         rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
         fitted.learning_rate_ = rate
         flow = self._make_sinkhorn_flow(rate, seeds[1])
@@ -329,10 +329,10 @@ class NSGFPlusPlus(BaseFlowSampler):
         return make_time_predictor(*kind_and_seed)
 
     def _make_sinkhorn_flow(self, rate: float, seed: int) -> NSGFSampler:
-        if self.sinkhorn_flow is not None and self.sinkhorn_flow.n_steps > _MANY_STEPS:
+        if self.sinkhorn_flow is not None and self.sinkhorn_flow.n_steps > _MOST_STEPS:
             warn_user(
                 f"The first phase has n_steps={self.sinkhorn_flow.n_steps}; more than "
-                f"{_MANY_STEPS} are simulated and sampled at a cost that the second phase was "
+                f"{_MOST_STEPS} are simulated and sampled at a cost that the second phase was "
                 "to save. Use sinkhorn_flow=NSGFSampler(n_steps=5).",
             )
         names = ["source", "device", "n_jobs", "verbose"]
@@ -531,13 +531,9 @@ class NSGFPlusPlus(BaseFlowSampler):
         return _joined(straight, near, predictions)
 
 
-def _hold_out_starts(rows: Any, seed: int) -> tuple[Any, Any]:
+def _hold_out_starts(rows: Any) -> tuple[Any, Any]:
     """Split a tenth off the rows of a source; a drawn source, None, needs no split."""
-    if rows is None or len(rows) < _FEW_ROWS:
-        return rows, rows
-    order = np.random.default_rng(seed).permutation(len(rows))
-    n = min(_N_SWITCHES, len(rows) // 10)
-    return rows[order[n:]], rows[order[:n]]
+    return (rows, rows) if rows is None or len(rows) < _SPARE_ROWS else split(rows)
 
 
 @torch.inference_mode(False)
