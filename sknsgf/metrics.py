@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances, pairwise_distances_chunked, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -28,6 +29,8 @@ __all__ = [
     "two_sample_auc",
     "w2_distance",
 ]
+
+_BLOCK = 16  # MiB of distances at a time: about what a cache holds
 
 
 def w2_distance(X: ArrayLike, Y: ArrayLike) -> float:
@@ -102,8 +105,8 @@ def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
 
     Notes
     -----
-    Distances are summed over blocks of rows: memory is bounded by the ``working_memory`` of
-    :func:`sklearn.set_config`, whatever n and m.
+    Distances are summed over blocks of rows of 16 MiB, or of the ``working_memory`` of
+    :func:`sklearn.set_config` where that is less, so memory grows with n + m only.
 
     References
     ----------
@@ -401,4 +404,6 @@ def _check_clouds(
 
 
 def _sum_of_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    return float(sum(block.sum() for block in pairwise_distances_chunked(x, y)))
+    memory = min(_BLOCK, get_config()["working_memory"])
+    blocks = pairwise_distances_chunked(x, y, working_memory=memory)
+    return float(sum(block.sum() for block in blocks))

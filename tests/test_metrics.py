@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import permutations
 
 import numpy as np
@@ -86,9 +87,24 @@ def test_energy_distance_does_not_depend_on_the_origin():
 
 def test_energy_distance_in_blocks_is_the_same():
     X, Y = clouds(6, 400, 300, 2)
-    whole = energy_distance(X, Y)
+
+    def mean_distance(x, y, n_pairs):
+        return np.linalg.norm(x[:, None] - y, axis=-1).sum() / n_pairs
+
+    plain = 2 * mean_distance(X, Y, 400 * 300)
+    plain -= mean_distance(X, X, 400 * 399) + mean_distance(Y, Y, 300 * 299)
+    assert energy_distance(X, Y) == pytest.approx(plain, rel=1e-9)
     with sklearn.config_context(working_memory=0.01):  # MiB: four rows at a time
-        assert energy_distance(X, Y) == pytest.approx(whole, rel=1e-12)
+        assert energy_distance(X, Y) == pytest.approx(plain, rel=1e-9)
+
+
+def test_memory_of_energy_distance_grows_with_rows_and_not_with_pairs():
+    X, Y = clouds(8, 4000, 4000, 2)
+    tracemalloc.start()
+    energy_distance(X, Y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4000**2 * 8 / 2  # bytes, half of what all distances take
 
 
 @pytest.mark.parametrize("blur", [0.1, 1.0, 10.0])
