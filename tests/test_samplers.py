@@ -187,7 +187,8 @@ class TestFit:
         [
             (300, 500, "auto", True),
             (300, 499, "auto", False),
-            (99, 500, "auto", False),
+            (20, 500, "auto", True),
+            (19, 500, "auto", False),
             (501, 500, "auto", False),
             (300, 500, False, False),
             (300, 20, True, True),
@@ -201,6 +202,15 @@ class TestFit:
         losses = flow.set_params(hidden_layer_sizes=(4,)).fit(X, X + 1).history_.validation_loss
         assert (len(losses) > 0) is stops
         assert torch.isfinite(losses).all()
+
+    def test_simulations_grow_with_the_work_until_rows_have_taught_what_they_can(
+        self, simulations
+    ):
+        X = np.random.default_rng(0).normal(size=(60, 2))
+        for batch_size in (10, 1000, 50_000, 100_000):
+            quick(max_iter=3, batch_size=batch_size, hidden_layer_sizes=(4,)).fit(X, X + 1)
+        times_dealt = [len(ends) / len(X) for _, ends in simulations]
+        assert times_dealt == [1, 3, 50, 50]  # ten steps each
 
     @pytest.mark.parametrize("source", [None, "gaussian"])
     def test_rows_held_out_are_never_trained_on(self, source, simulations):

@@ -12,7 +12,6 @@ from sknsgf.flow import seeded_generator
 from sknsgf.samplers._source import Rows, Source
 
 _LEAST_ROWS = 20  # a tenth of which is a cloud
-_FEW_ROWS = 100  # a tenth of fewer says little
 _MANY_ITERATIONS = 500  # in fewer nothing is learned by heart
 
 Array = TypeVar("Array", Tensor, NDArray)
@@ -48,7 +47,7 @@ def hold_out(ends: Ends, early_stopping: bool | str, max_iter: int) -> tuple[End
         If it is asked for and there are too few rows.
     """
     if isinstance(early_stopping, str):
-        suits = _FEW_ROWS <= ends.n_rows < max_iter >= _MANY_ITERATIONS
+        suits = _LEAST_ROWS <= ends.n_rows < max_iter >= _MANY_ITERATIONS
         return ends.split() if suits else (ends, None)
     if early_stopping and ends.n_rows < _LEAST_ROWS:
         raise ValueError(

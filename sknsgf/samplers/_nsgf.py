@@ -55,6 +55,7 @@ from sknsgf.training import TrainingHistory, train, velocity_matching_loss
 _POOL_TOL = 5e-3  # marginal error; the network's own error is several times larger
 _POOL_MAX_ITER = 50
 _REUSE = 2  # times a record is drawn, on average, in a full run
+_RECORDS_A_ROW = 500  # at most: more teach nothing where rows are few
 _POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
 _N_HELD_OUT_RECORDS = 4096
 _JACOBIAN_ENTRIES = 2**22  # numbers in the Jacobians of the rows done at a time
@@ -100,7 +101,8 @@ class NSGFSampler(BaseFlowSampler):
     n_targets : int, default=None
         Target rows they are coupled to. None takes as many as particles.
     n_simulations : int, default=None
-        Number of independent simulations. None lets it grow with `max_iter`, within 1 GB.
+        Number of independent simulations. None lets it grow with `max_iter`, as far as the rows
+        have something to teach (500 positions each) and within 1 GB.
     schedule : {"straight", "constant"}, default="straight"
         "straight": steps that grow so that particles move on straight lines at constant
         speed and the last step lands on the target. "constant": the equal steps of the
@@ -137,7 +139,7 @@ class NSGFSampler(BaseFlowSampler):
     early_stopping : bool or "auto", default="auto"
         Hold out a tenth of the rows of both arrays, and stop when the loss on flows between
         them stops falling: from then on rows are learned by heart. "auto" does so where there
-        are at least 100 rows but fewer than training steps, and at least 500 of these.
+        are at least 20 rows but fewer than training steps, and at least 500 of these.
     warm_start : bool, default=False
         Whether `fit` goes on where the last fit ended, as `partial_fit` does, rather than
         starting again.
@@ -518,9 +520,9 @@ class NSGFSampler(BaseFlowSampler):
     def _simulate_held_out(
         self, ends: Ends, seed: int, device: torch.device, fit: Fit
     ) -> TrajectoryPool:
-        """Simulate a tenth of what is simulated for training, or as much as is looked at."""
-        n_wanted = math.ceil(_N_HELD_OUT_RECORDS / (self._choose_n_particles(ends) * self.n_steps))
-        n_simulations = max(1, min(self._choose_n_simulations(ends) // 10, n_wanted))
+        """Simulate a tenth of what a full run wants, or as much as is looked at."""
+        n_records = min(self._n_records_wanted() / 10, _N_HELD_OUT_RECORDS)
+        n_simulations = self._count_simulations(ends, n_records)
         return self._simulate(ends, seed, device, fit, n_simulations)
 
     def _simulate(
@@ -560,11 +562,16 @@ class NSGFSampler(BaseFlowSampler):
     def _choose_n_simulations(self, ends: Ends) -> int:
         if self.n_simulations is not None:
             return self.n_simulations
-        n_particles, n_steps = self._choose_n_particles(ends), int(self.n_steps)
-        n_records = float(self.max_iter) * self.batch_size / _REUSE
-        wanted = math.ceil(n_records / (n_particles * n_steps))
-        largest = _POOL_ENTRIES // (n_particles * (n_steps + 1) * ends.target.shape[1])
-        return max(1, min(wanted, largest))
+        n_records = min(self._n_records_wanted(), _RECORDS_A_ROW * ends.n_rows)
+        positions = self._choose_n_particles(ends) * (int(self.n_steps) + 1)
+        largest = _POOL_ENTRIES // (positions * ends.target.shape[1])
+        return max(1, min(self._count_simulations(ends, n_records), largest))
+
+    def _n_records_wanted(self) -> float:
+        return float(self.max_iter) * self.batch_size / _REUSE
+
+    def _count_simulations(self, ends: Ends, n_records: float) -> int:
+        return math.ceil(n_records / (self._choose_n_particles(ends) * int(self.n_steps)))
 
     def _make_schedule(self) -> Callable[[torch.Generator], Schedule]:
         if self.schedule == "straight":
