@@ -14,13 +14,13 @@ turns, or by several processes that each write their own.
 Datasets: scikit-learn's digits; MNIST, and MNIST averaged over 2 x 2 pixels, from an archive as
 read by `sknsgf.datasets.load_images`; CIFAR-10 from one like it. Values run from -1 to 1.
 
-Figures against held-out images, means over batches of as many generated ones, each beside that of
-the training set itself: unbiased energy distance; AUC of a classifier that tells them apart; in
-the last hidden layer of a classifier of the labels that is trained here on the training set, the
-Fréchet distance of Gaussians ("classifier-FID", which is not FID) and k-nearest-neighbour
-precision and recall; half the L1 distance of the histograms of predicted labels; mean
-probability of the top label; W2; and the median distance to the nearest training image over
-that of held-out images (near 0: copies).
+Figures against held-out images, means over batches of as many generated ones, each beside those of
+the training set itself, dealt once and drawn with replacement: unbiased energy distance; AUC of a
+classifier that tells them apart; in the last hidden layer of a classifier of the labels that is
+trained here on the training set, the Fréchet distance of Gaussians ("classifier-FID", which is not
+FID) and k-nearest-neighbour precision and recall; half the L1 distance of the histograms of
+predicted labels; mean probability of the top label; W2; and the median distance to the nearest
+training image over that of held-out images (near 0: copies).
 
 The baselines are torchcfm's matchers (``pip install --no-deps torchcfm``) with our network and
 training loop; ``--tune`` gives each the best of the learning rates, with and without stopping
@@ -65,7 +65,8 @@ FIRST_PHASE = 5  # steps of it
 TO_THE_END = "NSGFPlusPlus, not stopped"
 OURS = ("NSGFPlusPlus", TO_THE_END, "NSGFSampler")
 PHASES = ("first phase alone", "second phase alone")
-METHODS = ("training set", "NSGFPlusPlus", *PHASES, TO_THE_END, "NSGFSampler", *BASELINES)
+REDRAWN = "training set, redrawn"
+METHODS = ("training set", REDRAWN, "NSGFPlusPlus", *PHASES, TO_THE_END, "NSGFSampler", *BASELINES)
 CHOICES = ("max_iter", "learning_rate", "stops_early")
 ASKED = ("dataset", "budget", "network", "width", "patch", "batch", "share")  # kept in records
 
@@ -349,10 +350,10 @@ def settle(
 
 
 def judge_training_set(judge: Judge, args: argparse.Namespace) -> Iterator[Record]:
-    """What a perfect copy of the training set would score."""
-    images = judge.images
-    order = np.random.default_rng(judge.seed).permutation(len(images.train))
-    own = images.train[order[: args.generate]]
+    """What the training set scores, dealt once and drawn at random: a perfect memory of it."""
+    images, rng = judge.images, np.random.default_rng(judge.seed)
+    own = images.train[rng.permutation(len(images.train))[: args.generate]]
+    redrawn = images.train[rng.integers(len(images.train), size=args.generate)]
     real = judge.classifier.predict_proba(images.test).max(1).mean()
     yield {
         "split": judge.seed,
@@ -362,6 +363,7 @@ def judge_training_set(judge: Judge, args: argparse.Namespace) -> Iterator[Recor
         "top_probability_test": float(real),
         "accuracy_test": judge.classifier.score(images.test, images.test_labels),
     }
+    yield {"split": judge.seed, "method": REDRAWN, "nfe": 0, **judge(redrawn)}
 
 
 def judge_method(
@@ -424,14 +426,14 @@ COLUMNS = {
 
 def print_table(records: list[Record]) -> None:
     """Mean and standard deviation over splits."""
-    print(f"{'':19s}{'nfe':>4}" + "".join(f"{name[:13]:>15s}" for name in COLUMNS))
+    print(f"{'':26s}{'nfe':>4}" + "".join(f"{name[:13]:>15s}" for name in COLUMNS))
     for method, nfe in dict.fromkeys((r["method"], r["nfe"]) for r in records):
         chosen = [r for r in records if (r["method"], r["nfe"]) == (method, nfe)]
         cells = []
         for name, factor in COLUMNS.items():
             values = factor * np.array([r.get(name, 0) for r in chosen])
             cells.append(f"{values.mean():8.3f} ±{values.std():5.3f}")
-        print(f"{method:19s}{nfe or '':>4}" + "".join(f"{cell:>15s}" for cell in cells))
+        print(f"{method:26s}{nfe or '':>4}" + "".join(f"{cell:>15s}" for cell in cells))
     real = np.mean([r["top_probability_test"] for r in records if r["method"] == "training set"])
     print(f"mean top probability of held-out images: {real:.3f}")
 
@@ -463,7 +465,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="number of the first split")
     parser.add_argument("--nfes", type=int, nargs="+", default=[25, 100])
     names = [*OURS, *BASELINES]
-    parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    parser.add_argument("--methods", nargs="*", default=names, choices=names)
     parser.add_argument("--merge", type=Path, nargs="+", default=(), help="take these files, too")
     parser.add_argument("--network", default="unet", choices=["mlp", "unet"])
     parser.add_argument("--width", type=int, default=32, help="of the U-Net")
