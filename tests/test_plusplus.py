@@ -138,6 +138,8 @@ class TestPhases:
         seen = model.sinkhorn_flow_.source_.x
         assert len(seen) == 270 and len(model.switch_time_) == 30
         assert len(model.source_.x) == 300  # to sample from
+        model.set_params(random_state=1).partial_fit(X_SOURCE, X_TARGET)
+        assert torch.equal(model.sinkhorn_flow_.source_.x, seen)
         assert len(quick(max_iter=2, **PAPER).fit(X_SOURCE[:20], X_TARGET).switch_time_) == 20
 
     def test_no_row_is_spared_for_switch_times_that_nothing_predicts(self):
