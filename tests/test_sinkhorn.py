@@ -589,6 +589,33 @@ def test_a_bad_guess_is_overcome(clouds):
     torch.testing.assert_close(result.projection, cold.projection, atol=1e-6, rtol=0)
 
 
+@pytest.fixture(params=["stored", "in blocks"])
+def either_kernel(request):
+    if request.param == "in blocks":
+        request.getfixturevalue("small_memory")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e30, math.inf, math.nan])
+def test_a_warm_start_is_never_worse_than_a_cold_one(
+    size, dtype, clouds, generator, either_kernel
+):
+    x, y = (cloud.to(dtype) for cloud in clouds)
+    problem = {"epsilon": 0.02, "tol": 1e-4, "max_iter": 60}
+    cold = transport(x, y, **problem)
+    assert cold.potentials.converged
+    one = torch.zeros_like(y[:, 0])
+    one[4] = 1
+    noise = torch.randn(len(y), generator=generator).to(y)
+    for guess in (size * noise, cold.potentials.g + size * one, cold.potentials.g - size * one):
+        warm = transport(x, y, **problem, g=guess)
+        assert warm.potentials.converged
+        gap = (warm.projection - cold.projection).abs().max()
+        assert gap < 1e-2
+        bad_self = self_transport(x, **problem, g=size * torch.randn(len(x)).to(x))
+        assert bad_self.potentials.converged
+
+
 def test_warm_start_follows_the_flow(clouds):
     x, y = clouds
     state = None
@@ -816,6 +843,15 @@ def test_values_that_are_not_finite_raise(bad, device):
     x = torch.full((4, 2), bad, device=device)
     with pytest.raises(ValueError, match="NaN, infinity"):
         transport(x, torch.zeros(4, 2, device=device), epsilon=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-15, 1e15, 1e18])
+def test_velocity_of_tiny_and_huge_clouds_scales_with_them(scale, generator, device):
+    x, y = (torch.randn(n, 2, generator=generator).to(device) for n in (20, 15))
+    expected = sinkhorn_velocity(x, y, blur=0.5).velocity
+    result = sinkhorn_velocity(scale * x, scale * y, blur=0.5 * scale)
+    assert result.converged
+    torch.testing.assert_close(result.velocity / scale, expected, atol=1e-2, rtol=0)
 
 
 # Precision

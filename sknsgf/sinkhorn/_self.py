@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sknsgf.sinkhorn._blocked import make_kernel
+from sknsgf.sinkhorn._checks import check_finite
 from sknsgf.sinkhorn._kernel import ScaledKernel
 from sknsgf.sinkhorn._solver import SinkhornPotentials
 
@@ -48,6 +49,8 @@ def solve_self_batch(
         log_w, log_rows, error = trial, trial_rows, trial_error
         n_iter += 1
 
+    check_finite(error)
+
     w, u = log_w.exp(), (log_w - log_rows).exp()
     # g = epsilon (log w + shift) turns sums into means.
     shift = math.log(x.shape[-2]) / 2
@@ -66,7 +69,7 @@ def _guess(kernel: ScaledKernel, g: Tensor | None) -> Tensor:
     log_n = math.log(kernel.x.shape[-2])
     if g is None:
         return -0.5 * kernel.forward(torch.ones_like(kernel.g)).log()
-    return (g / kernel.epsilon - log_n / 2).clamp(-log_n, 0)
+    return (g / kernel.epsilon - log_n / 2).clamp(-log_n, 0).nan_to_num()
 
 
 def _chebyshev(step: Tensor, rho: float, log_rows: Tensor) -> tuple[Tensor, float]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sknsgf.sinkhorn._blocked import BlockedKernel, make_kernel
 from sknsgf.sinkhorn._cells import Cells, in_cells
+from sknsgf.sinkhorn._checks import check_finite
 from sknsgf.sinkhorn._kernel import Masses, ScaledKernel, half_squared_norm
 
 _TRUST = 8.0  # nats, the longest Newton step; the quadratic model means little further out
@@ -26,6 +27,8 @@ _COARSE_ITER = 8  # outer iterations spent on each temperature above the last
 _COARSE_TOL = 5e-3  # less than a point's mass: what has to cross a gap does so while it is warm
 _POOR_GUESS = 4e-2  # marginal error above which a warm start passes by warmer temperatures
 _POOR_LARGE_GUESS = 2e-1  # likewise where each of these costs many passes over a large kernel
+_HOPELESS = 2e-2  # marginal error that these leave of a guess from which a cold start is quicker
+_LOST = 1e-22  # of what a column wants: what it has where no row's exponent is above the floor
 _TINY = 1e-30  # keeps a solved problem's 0 / 0 out of the batch
 _WORTHWHILE = 4  # pairs of points to a pair of cells, from which on cells pay
 _CELLS_ITER = 60  # iterations between cells; far cheaper than one between points
@@ -35,6 +38,9 @@ _SUBSAMPLE = 2048  # points of each cloud that a large cold start is solved on f
 
 class SinkhornPotentials(NamedTuple):
     """Dual potentials of entropic transport problems, and how well they solve them.
+
+    Those of clouds far apart are large numbers of which small differences matter, and are
+    kept in double precision whatever that of the clouds.
 
     Attributes
     ----------
@@ -95,18 +101,25 @@ def solve_batch(
     kernel = make_kernel(x, y, inner=inner, masses=masses)
     if isinstance(kernel, BlockedKernel):
         scaling, n_coarse = _guess_large(kernel, epsilon, tol, g)
-    elif g is None:
-        scaling, n_coarse = _cold_guess(kernel, epsilon)
     else:
-        scaling, n_coarse = _warm_guess(kernel, g, epsilon)
+        scaling, n_coarse = _guess(kernel, epsilon, g)
     # One step even within the tolerance: along a flow the errors of a guess would add up
     # while the velocity shrinks.
     scaling, n_iter = _improve(kernel, _iterate(kernel, scaling), tol, max_iter - 1)
 
+    check_finite(scaling.error)
     f, g = kernel.potential(scaling.u), kernel.g + epsilon * scaling.log_v
     error, converged = scaling.error, scaling.error <= tol
     potentials = SinkhornPotentials(f, g, epsilon, n_coarse + n_iter + 1, error, converged)
     return potentials, kernel, scaling
+
+
+def _guess(kernel: ScaledKernel, epsilon: float, g: Tensor | None) -> tuple[_Scaling, int]:
+    """Start from a guess, or cold from none and from a hopeless one."""
+    warm = None if g is None else _warm_guess(kernel, g, epsilon)
+    if warm is None and isinstance(kernel, BlockedKernel):
+        warm = _warm_guess(kernel, _guess_from_subsample(kernel, epsilon), epsilon)
+    return warm or _cold_guess(kernel, epsilon)
 
 
 def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[_Scaling, int]:
@@ -114,23 +127,31 @@ def _cold_guess(kernel: ScaledKernel, epsilon: float) -> tuple[_Scaling, int]:
     # This potential is exact where the temperature is high: rows see only x_i · y_j.
     g = half_squared_norm(kernel.y - kernel.x.mean(-2, keepdim=True))
     spread = _spread(kernel.x, kernel.y)
-    if not math.isfinite(spread):
-        raise ValueError(
-            "x or y holds NaN, infinity, or values too large to multiply: remove or rescale them."
-        )
-    n_levels = max(0, math.ceil(math.log2(spread / epsilon)))
-    g, n_iter = _anneal(kernel, g, [epsilon * 2.0**k for k in range(n_levels, 0, -1)])
+    check_finite(spread)
+    n_levels = max(0, math.ceil(math.log2(max(float(spread), 1e-300) / epsilon)))
+    g, n_iter, _ = _anneal(kernel, g, [epsilon * 2.0**k for k in range(n_levels, 0, -1)])
     return _absorb(kernel, g, epsilon), n_iter
 
 
-def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scaling, int]:
-    """Start from a guess, by way of two warmer temperatures if it is poor."""
+def _warm_guess(kernel: ScaledKernel, g: Tensor, epsilon: float) -> tuple[_Scaling, int] | None:
+    """Start from a guess, by way of two warmer temperatures if it is poor; None if hopeless."""
     scaling = _absorb(kernel, g, epsilon)
     poor = _POOR_LARGE_GUESS if isinstance(kernel, BlockedKernel) else _POOR_GUESS
-    if not bool((scaling.error > poor).any()):
+    if _is_near(kernel, scaling, poor):
         return scaling, 0
-    g, n_iter = _anneal(kernel, g, [4 * epsilon, 2 * epsilon])
-    return _absorb(kernel, g, epsilon), n_iter
+    g, n_iter, worth_while = _anneal(kernel, g, [4 * epsilon, 2 * epsilon])
+    return (_absorb(kernel, g, epsilon), n_iter) if worth_while else None
+
+
+def _is_near(kernel: ScaledKernel, scaling: _Scaling, limit: float) -> bool:
+    """Whether all errors are within a limit, and no column is so far off that sweeps crawl."""
+    found = scaling.column_mass > _LOST * kernel.demand
+    return bool((scaling.error <= limit).all() & found.all())
+
+
+def _has_digits(g: Tensor, epsilon: float) -> bool:
+    """Whether exponents of a guess can be computed with."""
+    return bool((g.abs() < torch.finfo(g.dtype).max * min(epsilon, 1.0) / 8).all())
 
 
 def _guess_large(
@@ -139,8 +160,7 @@ def _guess_large(
     """Start from a smaller problem: between cells, or else between some of the points."""
     coarse = _solve_cells(kernel, epsilon, tol, g)
     if coarse is None:
-        g = _guess_from_subsample(kernel, epsilon) if g is None else g
-        return _warm_guess(kernel, g, epsilon)
+        return _guess(kernel, epsilon, g if g is None or _has_digits(g, epsilon) else None)
     kernel.coarse_step = coarse.step
     return _absorb(kernel, coarse.extend(kernel.y), epsilon), 0
 
@@ -205,19 +225,25 @@ def _thin(cloud: Tensor, size: int) -> Tensor:
     return cloud[:, :: math.ceil(cloud.shape[1] / size)]
 
 
-def _spread(x: Tensor, y: Tensor) -> float:
+def _spread(x: Tensor, y: Tensor) -> Tensor:
     """Estimate the standard deviation of x_i · y_j in the batch's widest problem."""
     x, y = _thin(x - x.mean(-2, keepdim=True), 64), _thin(y - y.mean(-2, keepdim=True), 64)
-    return max(float((x @ y.mT).square().mean((-2, -1)).max()) ** 0.5, 1e-300)
+    products = x @ y.mT
+    largest = products.abs().amax().clamp(min=torch.finfo(x.dtype).tiny)  # its square overflows
+    return largest * (products / largest).square().mean((-2, -1)).amax().sqrt()
 
 
-def _anneal(kernel: ScaledKernel, g: Tensor, temperatures: list[float]) -> tuple[Tensor, int]:
-    n_iter = 0
+def _anneal(
+    kernel: ScaledKernel, g: Tensor, temperatures: list[float]
+) -> tuple[Tensor, int, bool]:
+    """Solve at one temperature after another; count iterations, and tell whether all helped."""
+    n_iter, helped = 0, True
     for temperature in temperatures:
         scaling = _absorb(kernel, g, temperature)
         scaling, n = _improve(kernel, scaling, _COARSE_TOL, _COARSE_ITER)
         g, n_iter = kernel.g + temperature * scaling.log_v, n_iter + n
-    return g, n_iter
+        helped = helped and _is_near(kernel, scaling, _HOPELESS)
+    return g, n_iter, helped
 
 
 def _improve(
