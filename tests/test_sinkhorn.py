@@ -380,9 +380,13 @@ def test_a_batch_is_solved_in_parts(clouds, small_memory):
     torch.testing.assert_close(warm.projection, together.projection, atol=1e-7, rtol=0)
 
 
-def test_no_gradient_is_asked_of_the_solver(clouds):
+@pytest.mark.parametrize("distance", [0, 1e4])
+def test_no_gradient_is_asked_of_the_solver(distance, clouds):
     x, y = clouds
-    assert not transport(x.requires_grad_(), y, epsilon=0.5).projection.requires_grad
+    x = (x + distance).requires_grad_()
+    projection, potentials, _ = transport(x, y, epsilon=0.5)
+    value = sinkhorn_divergence(x, y, blur=0.7).value
+    assert not any(a.requires_grad for a in (projection, potentials.f, potentials.g, value))
 
 
 # Hazards
@@ -654,6 +658,66 @@ def test_particles_that_moved_otherwise_are_noticed(generator, device):
     torch.testing.assert_close(warm.velocity, cold.velocity, atol=1e-6, rtol=0)
 
 
+BROKEN_PROMISES = {
+    "rotated": lambda x, y, turn: (x @ turn, y),
+    "mirrored": lambda x, y, turn: (-x, y),
+    "permuted": lambda x, y, turn: (x.flip(-2), y),
+    "two swapped": lambda x, y, turn: (x[[1, 0, *range(2, len(x))]], y),
+    "other targets": lambda x, y, turn: (x, y.roll(1, -1)),
+    "one other target": lambda x, y, turn: (x, torch.cat([-y[:1], y[1:]])),
+    "targets permuted": lambda x, y, turn: (x, y.flip(-2)),
+    "rotated in what targets do not span": lambda x, y, turn: (x @ _aside(y, turn), y),
+    "fewer coordinates": lambda x, y, turn: (x[:, :60], y[:, :60]),
+}
+
+
+def _aside(y, turn):
+    """A rotation of the space that leaves y where it is."""
+    basis = torch.linalg.qr(y.T, mode="complete")[0]
+    inner = torch.eye(len(turn)).to(turn)
+    inner[len(y) :, len(y) :] = torch.linalg.qr(turn[len(y) :, len(y) :])[0]
+    return basis @ inner @ basis.T
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("change", BROKEN_PROMISES)
+def test_whatever_else_happened_costs_only_time(change, dtype, generator, device):
+    x = torch.randn(12, 90, generator=generator, dtype=torch.float64).to(device)
+    y = 2 * torch.randn(15, 90, generator=generator, dtype=torch.float64).to(device)
+    square = torch.randn(90, 90, generator=generator, dtype=torch.float64).to(device)
+    turn = torch.linalg.qr(square)[0]
+    start = sinkhorn_velocity(x.to(dtype), y.to(dtype), blur=6.0)
+    assert start.state.products is not None
+    x = x + 0.3 * start.velocity.double()
+    x, y = BROKEN_PROMISES[change](x, y, turn)
+    state = start.state
+    for _ in range(3):  # what is kept must not spoil the next steps either
+        cold = sinkhorn_velocity(x, y, blur=6.0, **TIGHT).velocity
+        warm = sinkhorn_velocity(x.to(dtype), y.to(dtype), blur=6.0, state=state, step_size=0.3)
+        assert warm.converged
+        assert (warm.velocity.double() - cold).norm() < 3e-3 * cold.norm()
+        inner = warm.state.products.targets
+        assert (inner - y @ y.mT).abs().max() < 1e-4 * y.square().sum(-1).max()
+        x, state = x + 0.3 * warm.velocity.double(), warm.state
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_promise_that_was_kept_is_believed(dtype, generator, device, monkeypatch):
+    x = torch.randn(2, 12, 3000, generator=generator).to(device, dtype)
+    y = 2 * torch.randn(2, 15, 3000, generator=generator).to(device, dtype)
+    known, formed = [], ScaledKernel._make_room
+    monkeypatch.setattr(
+        ScaledKernel,
+        "_make_room",
+        lambda k, inner: known.append(inner is not None) or formed(k, inner),
+    )
+    state = None
+    for _ in range(8):
+        result = sinkhorn_velocity(x, y, blur=20.0, state=state, step_size=0.1)
+        x, state = x + 0.1 * result.velocity, result.state
+    assert known == [False] * 3 + [True] * 14
+
+
 def test_a_promise_that_was_broken_costs_only_time(clouds):
     x, y = clouds
     state = sinkhorn_velocity(x, y, blur=0.5, **TIGHT).state
@@ -686,10 +750,116 @@ def test_clouds_that_do_not_fit_are_refused(x, y, message):
         transport(x, y, epsilon=1.0)
 
 
-@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.inf, math.nan, 1e-60])
 def test_impossible_temperatures_are_refused(epsilon):
     with pytest.raises(ValueError, match="positive and finite"):
         transport(torch.zeros(3, 2), torch.zeros(3, 2), epsilon=epsilon)
+
+
+CALLS = {
+    "transport": lambda x, y: transport(x, y, epsilon=1.0),
+    "transport from a guess": lambda x, y: transport(x, y, epsilon=1.0, g=torch.zeros(len(y))),
+    "self transport": lambda x, y: self_transport(x, epsilon=1.0) and self_transport(y, epsilon=1),
+    "divergence": lambda x, y: sinkhorn_divergence(x, y, blur=1.0),
+    "velocity": lambda x, y: sinkhorn_velocity(x, y, blur=1.0),
+    "projection": lambda x, y: barycentric_projection(x, y, torch.zeros(len(y)), 1.0),
+    "cost": squared_cost,
+    "coupling": lambda x, y: coupling(
+        x, y, transport(torch.zeros(len(x), 1), torch.zeros(len(y), 1), epsilon=1.0).potentials
+    ),
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@every_call
+def test_what_is_no_tensor_is_refused(call):
+    tensor = torch.zeros(3, 2)
+    for other in (tensor.numpy(), tensor.tolist()):
+        for pair in ((other, tensor), (tensor, other)):
+            with pytest.raises(TypeError, match="must be a tensor, got"):
+                call(*pair)
+
+
+@every_call
+@pytest.mark.parametrize("dim", [2, 40])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_one_value_that_is_not_finite_is_refused(call, dim, bad, generator):
+    good = torch.randn(200, dim, generator=generator)
+    spoilt = good.clone()
+    spoilt[101, 1] = bad  # where a sample of the rows would miss it
+    for pair in ((good, spoilt), (spoilt, good)):
+        with pytest.raises(ValueError, match="NaN, infinity"):
+            call(*pair)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_step_to_nowhere_is_refused(bad, generator):
+    x, y = torch.randn(2, 12, 90, generator=generator)
+    state = sinkhorn_velocity(x, y, blur=6.0).state
+    with pytest.raises(ValueError, match="NaN, infinity"):
+        sinkhorn_velocity(
+            x.index_fill(0, torch.tensor(7), bad), y, blur=6.0, state=state, step_size=0.3
+        )
+    for step_size in (bad, torch.tensor(bad), torch.tensor([0.1, 0.2])):
+        with pytest.raises(ValueError, match="step_size must be"):
+            sinkhorn_velocity(x, y, blur=6.0, state=state, step_size=step_size)
+
+
+@pytest.mark.parametrize("step_size", [None, 0.3])
+def test_a_state_of_other_clouds_is_refused(step_size, generator):
+    x, y = torch.randn(2, 12, 90, generator=generator)
+    state = sinkhorn_velocity(x, y, blur=6.0).state
+    others = [
+        (x[:9], y),
+        (x, y[:9]),
+        (x.double(), y.double()),
+        (x.expand(2, 12, 90), y.expand(2, 12, 90)),
+    ]
+    for pair in others:
+        with pytest.raises(ValueError, match=r"state is of particles \(12,\) and targets \(12,\)"):
+            sinkhorn_velocity(*pair, blur=6.0, state=state, step_size=step_size)
+
+
+@pytest.mark.parametrize("blur", [-1.0, 0.0, math.nan, math.inf, 1e200, 1e-200, 1e-30, 1e30])
+def test_impossible_blurs_are_refused(blur):
+    x = torch.zeros(3, 2)
+    for call in (sinkhorn_velocity, sinkhorn_divergence):
+        with pytest.raises(ValueError, match=r"blur.* must be positive and finite"):
+            call(x, x, blur=blur)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"tol": 0.0}, {"tol": -1.0}, {"tol": math.nan}, {"max_iter": -1}, {"max_iter": 2.5}],
+    ids=str,
+)
+def test_impossible_settings_are_refused(setting):
+    x = torch.zeros(3, 2)
+    calls = [
+        lambda: transport(x, x, epsilon=1.0, **setting),
+        lambda: self_transport(x, epsilon=1.0, **setting),
+        lambda: sinkhorn_divergence(x, x, blur=1.0, **setting),
+        lambda: sinkhorn_velocity(x, x, blur=1.0, **setting),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"{next(iter(setting))} must be"):
+            call()
+
+
+def test_what_belongs_to_other_clouds_is_refused():
+    x, y = torch.zeros(3, 2), torch.zeros(4, 2)
+    potentials = transport(x, y, epsilon=1.0).potentials
+    calls = {
+        "g": lambda: transport(x, y, epsilon=1.0, g=torch.zeros(3)),
+        "inner": lambda: transport(x, y, epsilon=1.0, inner=torch.zeros(3, 4)),
+        "g ": lambda: self_transport(x, epsilon=1.0, g=torch.zeros(1, 3)),
+        " g": lambda: barycentric_projection(x, y, torch.zeros(3), 1.0),
+        "potentials.f": lambda: coupling(y, y, potentials),
+        "potentials.g": lambda: coupling(x, x, potentials),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"^{name.strip()} must be a tensor of shape"):
+            call()
 
 
 # Properties of any problem
@@ -838,11 +1008,41 @@ def test_potentials_of_far_clouds_solve_their_problem(device):
     assert again.potentials.n_iter <= 2
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_raise(bad, device):
-    x = torch.full((4, 2), bad, device=device)
-    with pytest.raises(ValueError, match="NaN, infinity"):
-        transport(x, torch.zeros(4, 2, device=device), epsilon=0.1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("distance", [0, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize("dim", [2, 50])
+def test_a_coupling_has_its_marginals_at_any_distance(dim, distance, dtype, generator, device):
+    x, y = (torch.randn(2, n, dim, generator=generator).to(device, dtype) for n in (40, 30))
+    x = x + distance
+    projection, potentials, _ = transport(x, y, epsilon=0.2 * dim)
+    assert potentials.converged.all()
+    plan = coupling(x, y, potentials)
+    assert plan.dtype == dtype
+    rounding = 30 * torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        plan.sum(-1), torch.full_like(x[..., 0], 1 / 40), rtol=rounding, atol=0
+    )
+    columns = (plan.sum(-2) - 1 / 30).abs().sum(-1)
+    assert (columns <= potentials.marginal_error + 1e-4).all()
+    again = barycentric_projection(x, y, potentials.g, 0.2 * dim)
+    torch.testing.assert_close(again, projection, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("distance", [1e1, 1e2, 1e4, 1e6])
+def test_divergence_of_a_moved_cloud_follows_its_means(distance, dtype, generator, device):
+    x, y = (torch.randn(2, n, 3, generator=generator).to(device, dtype) for n in (40, 30))
+    way = distance * torch.tensor([1.0, -2.0, 0.5], dtype=dtype, device=device)
+    far = x + way
+    x = far.double() - way.double()  # where rounding has put it
+    near = sinkhorn_divergence(x, y.double(), blur=0.5, tol=1e-6).value
+    law = (
+        near + (x.mean(-2) - y.double().mean(-2)) @ way.double() + way.double().square().sum() / 2
+    )
+    found = sinkhorn_divergence(far, y, blur=0.5)
+    assert found.converged.all()
+    rounding = 1e-6 if dtype == torch.float32 else 1e-9  # and the tolerance, to second order
+    torch.testing.assert_close(found.value.double(), law, rtol=rounding, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e-15, 1e15, 1e18])

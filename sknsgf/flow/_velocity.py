@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sknsgf.sinkhorn import Plan, Transport, self_transport, transport
+from sknsgf.sinkhorn import (
+    Plan,
+    Transport,
+    check_clouds,
+    has_products,
+    self_transport,
+    temperature,
+    transport,
+)
 
 
 class Products(NamedTuple):
@@ -108,11 +116,12 @@ def sinkhorn_velocity(
     max_iter : int, default=200
         Solver iterations after which an unsolved problem is returned as it is.
     state : SinkhornState, optional
-        The `state` of the previous call for the same targets: a warm start.
+        The `state` of the previous call for as many particles and targets: a warm start.
     step_size : float or Tensor of shape (B,), optional
         The step by which the particles have moved along the previous velocity. With it the
         warm start also follows the motion, and so do the inner products of particles with
-        many coordinates; leave it out if they moved otherwise.
+        many coordinates. These are checked, so that particles or targets that moved otherwise
+        cost only time; leave it out if they did.
 
     Returns
     -------
@@ -122,8 +131,9 @@ def sinkhorn_velocity(
 
     Raises
     ------
-    ValueError
-        If shapes or dtypes do not fit, or `blur` is not positive and finite.
+    TypeError, ValueError
+        As in :func:`~sknsgf.sinkhorn.transport`, or if `state` is of other shapes or another
+        dtype, or `step_size` is not finite.
 
     Notes
     -----
@@ -143,11 +153,10 @@ def sinkhorn_velocity(
     tensor([[5.],
             [5.]])
     """
-    if not blur > 0:
-        raise ValueError(f"blur must be positive and finite, got {blur}.")
-    settings: dict[str, Any] = {"epsilon": blur**2, "tol": tol, "max_iter": max_iter}
+    check_clouds(x, y)
+    settings: dict[str, Any] = {"epsilon": temperature(blur), "tol": tol, "max_iter": max_iter}
     with torch.inference_mode():  # a tenth faster; what leaves it below takes gradients again
-        start = _cold_start(y, settings) if state is None else _warm_start(x, state, step_size)
+        start = _warm_start(x, y, state, step_size) or _cold_start(y, settings)
         onto_targets = transport(x, y, **settings, g=start.g, inner=start.x_y)
         onto_itself = self_transport(x, **settings, g=start.g_self, inner=start.x_x)
 
@@ -178,35 +187,52 @@ def _cold_start(y: Tensor, settings: dict[str, Any]) -> _Start:
     return _Start(potentials.g, plan and plan.inner)
 
 
-def _warm_start(x: Tensor, state: SinkhornState, step_size: float | Tensor | None) -> _Start:
+def _warm_start(
+    x: Tensor, y: Tensor, state: SinkhornState | None, step_size: float | Tensor | None
+) -> _Start | None:
     """Guess the next potentials: `g` exactly if the particles interpolate displacements.
 
-    What the last guess missed is expected again, smaller as the particles slow down.
+    What the last guess missed is expected again, smaller as the particles slow down. There is
+    nothing to start from if the targets have changed.
     """
+    if state is None:
+        return None
+    _check_state(state, x, y)
     g, g_self, g_target, trend, products = state
     y_y = products and products.targets
     if step_size is None:
         return _Start(g_target, y_y, g, g_self, torch.zeros_like(trend))
-    if isinstance(step_size, Tensor):
-        step_size = step_size.unsqueeze(-1)
-    left = 1 - step_size
+    step = _checked_step(step_size, x)
+    left = 1 - step
     trend = left * trend
-    g = g_target + left * (g - g_target) + trend
-    inner = (None, None) if products is None else _inner_products(x, products, step_size)
-    return _Start(g_target, y_y, g, g_self, trend, *inner)
+    start = _Start(g_target, y_y, g_target + left * (g - g_target) + trend, g_self, trend)
+    if products is None:
+        return start
+    x_y, x_x = products.after(step.unsqueeze(-1))
+    if has_products(x, (x_y, y), (x_x, x)):
+        return start._replace(x_y=x_y, x_x=x_x)
+    return start if has_products(y, (products.targets, y)) else None
 
 
-def _inner_products(
-    x: Tensor, products: Products, step_size: float | Tensor
-) -> tuple[Tensor | None, Tensor | None]:
-    """Inner products after the step, unless norms tell that the particles moved otherwise."""
-    if isinstance(step_size, Tensor):
-        step_size = step_size.unsqueeze(-1)
-    x_y, x_x = products.after(step_size)
-    norms = torch.linalg.vector_norm(x, dim=-1).square()
-    gap = (x_x.diagonal(dim1=-2, dim2=-1) - norms).abs().amax()
-    as_promised = bool(gap <= 1e3 * torch.finfo(x.dtype).eps * norms.amax())
-    return (x_y, x_x) if as_promised else (None, None)
+def _check_state(state: SinkhornState, x: Tensor, y: Tensor) -> None:
+    shapes = [tuple(g.shape) for g in (state.g_self, state.g_target)]
+    if shapes != [x.shape[:-1], y.shape[:-1]] or state.g_self.dtype != x.dtype:
+        raise ValueError(
+            f"state is of particles {shapes[0]} and targets {shapes[1]} in "
+            f"{state.g_self.dtype}, but x has shape {tuple(x.shape)} and y {tuple(y.shape)} in "
+            f"{x.dtype}: pass the state of the same clouds, or none."
+        )
+
+
+def _checked_step(step_size: float | Tensor, x: Tensor) -> Tensor:
+    """Step sizes (B, 1), or (1,) of all, for these particles."""
+    step = torch.as_tensor(step_size, dtype=x.dtype, device=x.device)
+    if step.shape not in ((), x.shape[:-2]) or not bool(step.isfinite().all()):
+        raise ValueError(
+            f"step_size must be a finite number, or one for each of the {tuple(x.shape[:-2])} "
+            f"problems, got {step_size}."
+        )
+    return step.unsqueeze(-1)
 
 
 def _state(onto_targets: Transport, onto_itself: Transport, start: _Start) -> SinkhornState:

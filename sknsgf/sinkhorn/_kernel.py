@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sknsgf.sinkhorn._checks import check_finite, check_points
 from sknsgf.sinkhorn._precision import in_full_precision
 
 LOG2E = math.log2(math.e)
@@ -25,6 +26,9 @@ _TOGETHER_CPU = 2**22
 
 # Up to this dimension differences of coordinates are both faster and more precise.
 _FEW = 3
+
+# Roundings by which inner products that were carried along may miss new ones.
+_ROUNDINGS = 100
 
 Masses = tuple[Tensor, Tensor]  # of rows and columns, each with a mean of one
 
@@ -45,6 +49,11 @@ def squared_cost(x: Tensor, y: Tensor) -> Tensor:
     Tensor of shape (..., n, m)
         Costs, in squared units of the clouds, never negative.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `x` or `y` is not a tensor, dtypes or widths do not fit, or costs are not finite.
+
     Notes
     -----
     The Gram expansion cancels badly when a cloud lies far from the origin or two points
@@ -57,8 +66,13 @@ def squared_cost(x: Tensor, y: Tensor) -> Tensor:
     >>> squared_cost(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
     tensor([[12.5000]])
     """
-    if x.shape[-1] <= _FEW:
-        return _cost_by_coordinates(x, y)
+    check_points(x, y)
+    cost = (_cost_by_coordinates if x.shape[-1] <= _FEW else _cost_by_products)(x, y)
+    check_finite(cost.amax())
+    return cost
+
+
+def _cost_by_products(x: Tensor, y: Tensor) -> Tensor:
     centre = y.mean(-2, keepdim=True)
     x, y = x - centre, y - centre
     norms = half_squared_norm(x).unsqueeze(-1) + half_squared_norm(y).unsqueeze(-2)
@@ -239,6 +253,32 @@ def _centred(x: Tensor, y: Tensor) -> tuple[Tensor | float, Tensor, Tensor]:
 def _is_small(centre: Tensor, points: Tensor) -> bool:
     norms = half_squared_norm(points).mean(-1, keepdim=True)
     return bool((half_squared_norm(centre) <= 0.8 * norms).all())
+
+
+@in_full_precision
+def has_products(x: Tensor, *known: tuple[Tensor, Tensor]) -> bool:
+    """Whether inner products with clouds are right, by one random sum over all their points.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, d) or (B, n, d)
+        Points.
+    *known : pairs of Tensors of shapes (B, n, m) and (m, d) or (B, m, d)
+        Inner products, and the cloud they are said to be with: in the last pair `x` itself.
+    """
+    inner = known[-1][0]
+    found = torch.zeros_like(inner[:, :1])
+    way = inner.new_zeros(len(inner), 1, x.shape[-1])
+    generator = torch.Generator().manual_seed(0)
+    for products, cloud in known:
+        factors = torch.randn(products.shape[-1], generator=generator).to(products)
+        factors = factors.expand(len(inner), 1, -1)
+        way = way + torch.bmm(factors, cloud.view(len(inner), *cloud.shape[-2:]))
+        found = found + torch.bmm(factors, products.mT)
+    gap = torch.bmm(way, x.view(len(inner), *x.shape[-2:]).mT) - found
+    norms = inner.diagonal(0, -2, -1).sqrt().unsqueeze(-2)
+    size = torch.linalg.vector_norm(way, dim=-1, keepdim=True) * (norms + norms.mean(-1, True))
+    return bool((gap.abs() < _ROUNDINGS * torch.finfo(x.dtype).eps * size).all())
 
 
 def row_sums(plan: Tensor, v: Tensor) -> Tensor:

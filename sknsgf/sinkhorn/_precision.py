@@ -67,7 +67,8 @@ def in_full_precision(
 
     @functools.wraps(function)
     def exact(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
-        with _ieee_products, torch.autocast(x.device.type, enabled=False):
+        device = x.device.type if isinstance(x, Tensor) else "cpu"  # for the function to refuse
+        with _ieee_products, torch.autocast(device, enabled=False):
             return function(x, *args, **kwargs)
 
     return exact

@@ -11,6 +11,14 @@ import torch
 from torch import Tensor
 
 from sknsgf.sinkhorn._blocked import make_kernel
+from sknsgf.sinkhorn._checks import (
+    check_clouds,
+    check_epsilon,
+    check_finite,
+    check_shape,
+    check_solver,
+    temperature,
+)
 from sknsgf.sinkhorn._kernel import (
     ScaledKernel,
     problems_together,
@@ -113,11 +121,11 @@ def transport(
         Iterations at the last temperature after which an unsolved problem is returned as it
         is.
     g : Tensor of shape (m,) or (B, m), optional
-        Guess of the potential on `y` (warm start). Without it the temperature is lowered
-        from the spread of the data to `epsilon`.
+        Guess of the potential on `y` (warm start). Without it, and if it turns out hopeless,
+        the temperature is lowered from the spread of the data to `epsilon`.
     inner : Tensor of shape (B, n, m), optional
         The inner products of `x` and `y`, where they are known and many coordinates make
-        them most of the work.
+        them most of the work. They are taken as they are.
 
     Returns
     -------
@@ -127,8 +135,11 @@ def transport(
 
     Raises
     ------
+    TypeError
+        If `x` or `y` is not a tensor.
     ValueError
-        If shapes or dtypes do not fit, or `epsilon` is not positive and finite.
+        If shapes or dtypes do not fit, values are not finite or too large to multiply, a setting
+        is not positive and finite, or `epsilon` is beyond what the dtype can hold.
 
     Notes
     -----
@@ -158,13 +169,15 @@ def transport(
     tensor([[5.],
             [6.]])
     """
-    _check_clouds(x, y)
-    _check_epsilon(epsilon)
+    check_clouds(x, y)
+    check_solver(epsilon, tol, max_iter, x.dtype)
+    _check_known(x, y, g, inner)
+    x, y = x.detach(), y.detach()
     apart = _separation(x, y)
     if apart is not None:
-        guess = None if g is None else g + _along(apart, y, y)
-        near = transport(x - apart, y, epsilon=epsilon, tol=tol, max_iter=max_iter, g=guess)
-        return _apart(near, x - apart, y, apart)
+        near_x, guess = x - apart, None if g is None else _together(g, y, apart)
+        near = transport(near_x, y, epsilon=epsilon, tol=tol, max_iter=max_iter, g=guess)
+        return _apart(near, near_x, y, apart)
 
     def solve(x: Tensor, y: Tensor, g: Tensor | None, inner: Tensor | None) -> Transport:
         potentials, kernel, scaling = solve_batch(x, y, epsilon, tol, max_iter, g, inner)
@@ -204,7 +217,7 @@ def self_transport(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         As in :func:`transport`.
 
     Examples
@@ -215,8 +228,9 @@ def self_transport(
     tensor([[0.],
             [1.]])
     """
-    _check_clouds(x, x)
-    _check_epsilon(epsilon)
+    check_clouds(x, x)
+    check_solver(epsilon, tol, max_iter, x.dtype)
+    _check_known(x, x, g, inner)
 
     def solve(x: Tensor, _: Tensor, *known: Tensor | None) -> Transport:
         potentials, kernel, scalings = solve_self_batch(x, epsilon, tol, max_iter, *known)
@@ -228,7 +242,7 @@ def self_transport(
 
 
 def _separation(x: Tensor, y: Tensor) -> Tensor | None:
-    """Tell by which (..., 1, d) to move x to y if the way is long for their sizes.
+    """Tell by which (..., 1, d) x lies from y if the way is long for their sizes.
 
     The inner products of clouds far apart have no digits left for their shapes.
     """
@@ -241,14 +255,26 @@ def _separation(x: Tensor, y: Tensor) -> Tensor | None:
     return apart if bool(far.any()) else None
 
 
-def _along(apart: Tensor, points: Tensor, y: Tensor) -> Tensor:
-    return ((points - y.mean(-2, keepdim=True)) @ apart.mT).squeeze(-1)
+def _along(points: Tensor, y: Tensor, apart: Tensor) -> Tensor:
+    """Part of a cost that is linear in points, for x moved away from them; in full digits."""
+    points, centre, apart = (_wide(a) for a in (points, y.mean(-2, keepdim=True), apart))
+    return ((points - centre) @ apart.mT).squeeze(-1)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values if values.device.type == "mps" else values.double()  # which knows no double
+
+
+def _together(g: Tensor, y: Tensor, apart: Tensor) -> Tensor:
+    """Potential on y of x − apart and y, from that of x and y."""
+    return (g + _along(y, y, apart)).to(y.dtype)
 
 
 def _apart(near: Transport, x: Tensor, y: Tensor, apart: Tensor) -> Transport:
     """Potentials of x + apart and y, from those of x and y; the projection is the same."""
-    f = near.potentials.f + _along(apart, x, y) + apart.square().sum((-2, -1)).unsqueeze(-1) / 2
-    g = near.potentials.g - _along(apart, y, y)
+    shift = _wide(apart).square().sum((-2, -1)).unsqueeze(-1) / 2
+    f = near.potentials.f + _along(x, y, apart) + shift
+    g = near.potentials.g - _along(y, y, apart)
     return Transport(near.projection, near.potentials._replace(f=f, g=g))
 
 
@@ -269,11 +295,14 @@ def _kept(kernel: ScaledKernel, *, identity: bool = False) -> Plan | None:
     return Plan(kernel.scores, None if identity else kernel.plan)
 
 
+@in_full_precision
 def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
     r"""Joint distribution of particles and targets that the potentials describe.
 
     .. math:: \pi_{ij} = \tfrac{1}{nm} \exp\bigl((f_i + g_j - \tfrac12\|x_i-y_j\|^2)
               / \epsilon\bigr)
+
+    It is computed from `g`, of which `f` is the soft minimum.
 
     Parameters
     ----------
@@ -287,7 +316,13 @@ def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
     Returns
     -------
     Tensor of shape (n, m) or (B, n, m)
-        Masses that sum to 1; rows sum to 1/n, columns to 1/m within `marginal_error`.
+        Masses that sum to 1; rows sum to 1/n, columns to 1/m within `marginal_error`, however
+        far apart the clouds are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the potentials are of other clouds, or as in :func:`transport`.
 
     Examples
     --------
@@ -297,9 +332,15 @@ def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
     tensor([[0.5000, 0.0000],
             [0.0000, 0.5000]])
     """
+    check_clouds(x, y)
     f, g, epsilon, *_ = potentials
-    excess = f.unsqueeze(-1) + g.unsqueeze(-2) - squared_cost(x, y)
-    return torch.exp(excess / epsilon) / (x.shape[-2] * y.shape[-2])
+    check_shape("potentials.f", f, x.shape[:-1])
+    check_shape("potentials.g", g, y.shape[:-1])
+    apart = _separation(x, y)
+    if apart is not None:
+        x, g = x - apart, _together(g, y, apart)
+    exponents = (g.unsqueeze(-2) - squared_cost(x, y)) / epsilon
+    return exponents.softmax(-1) / x.shape[-2]
 
 
 @in_full_precision
@@ -327,8 +368,8 @@ def barycentric_projection(x: Tensor, y: Tensor, g: Tensor, epsilon: float) -> T
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit.
+    TypeError, ValueError
+        As in :func:`transport`.
 
     Notes
     -----
@@ -346,9 +387,13 @@ def barycentric_projection(x: Tensor, y: Tensor, g: Tensor, epsilon: float) -> T
     >>> barycentric_projection(torch.zeros(1, 1), y, torch.zeros(2), epsilon=0.5)
     tensor([[0.]])
     """
-    _check_clouds(x, y)
-    _check_epsilon(epsilon)
-    xs, ys, potential = _batched(x, 2), _batched(y, 2), _batched(g, 1)
+    check_clouds(x, y)
+    check_epsilon(epsilon, x.dtype)
+    check_shape("g", g, y.shape[:-1])
+    apart = _separation(x, y)
+    if apart is not None:
+        x, g = x - apart, _together(g, y, apart)
+    xs, ys, potential = _batched(x, 2), _batched(y, 2), _batched(g, 1).to(x)
     size = problems_together(xs, ys)
     groups = zip(xs.split(size), ys.split(size), potential.split(size), strict=True)
     image = torch.cat([_project(*group, epsilon) for group in groups])
@@ -359,7 +404,9 @@ def _project(x: Tensor, y: Tensor, g: Tensor, epsilon: float) -> Tensor:
     kernel = make_kernel(x, y)
     kernel.absorb(g, epsilon)
     ones = torch.ones_like(g)
-    return kernel.project(1 / kernel.forward(ones), ones)
+    u = 1 / kernel.forward(ones)
+    check_finite(u)
+    return kernel.project(u, ones)
 
 
 @in_full_precision
@@ -392,8 +439,8 @@ def sinkhorn_divergence(
 
     Raises
     ------
-    ValueError
-        If shapes or dtypes do not fit, or `blur` is not positive and finite.
+    TypeError, ValueError
+        As in :func:`transport`.
 
     Notes
     -----
@@ -413,17 +460,29 @@ def sinkhorn_divergence(
     >>> sinkhorn_divergence(x, x + 2, blur=0.1).value.round(decimals=3)  # 2**2 / 2
     tensor(2.)
     """
-    _check_clouds(x, y)
-    _check_epsilon(blur)
+    check_clouds(x, y)
+    epsilon = temperature(blur)
+    check_solver(epsilon, tol, max_iter, x.dtype)
+    x, y = x.detach(), y.detach()
+    apart = _separation(x, y)
+    if apart is not None:
+        near = sinkhorn_divergence(x - apart, y, blur=blur, tol=tol, max_iter=max_iter)
+        return near._replace(value=near.value + _way_cost(x - apart, y, apart))
     xs, ys = _batched(x, 2), _batched(y, 2)
     larger = xs if xs.shape[1] > ys.shape[1] else ys
     size = problems_together(larger, larger)
     parts = [
-        _divergence(*group, blur**2, tol, max_iter)
+        _divergence(*group, epsilon, tol, max_iter)
         for group in zip(xs.split(size), ys.split(size), strict=True)
     ]
     values = [torch.cat(part) for part in zip(*parts, strict=True)]
     return SinkhornDivergence(*(v if x.ndim == 3 else v.squeeze(0) for v in values))
+
+
+def _way_cost(x: Tensor, y: Tensor, apart: Tensor) -> Tensor:
+    """Add to the divergence of x and y what it gains if x moves by `apart`."""
+    way = x.mean(-2, keepdim=True) - y.mean(-2, keepdim=True) + apart / 2
+    return (apart * way).sum((-2, -1))
 
 
 def _divergence(
@@ -452,7 +511,8 @@ def _by_problems(
     inner: Tensor | None,
 ) -> Transport:
     """Solve a batch, or one problem, as many problems at a time as memory serves best."""
-    xs, ys, guess = _batched(x, 2), _batched(y, 2), None if g is None else _batched(g, 1)
+    xs, ys = _batched(x, 2), _batched(y, 2)
+    guess = None if g is None else _batched(g, 1).to(xs)
     size = problems_together(xs, ys)
     if len(xs) <= size:
         result = solve(xs, ys, guess, inner)
@@ -488,31 +548,8 @@ def _unbatched(result: Transport) -> Transport:
     return Transport(projection.squeeze(0), potentials._replace(**first), plan)
 
 
-def _check_clouds(x: Tensor, y: Tensor) -> None:
-    for name, cloud in (("x", x), ("y", y)):
-        if cloud.ndim not in (2, 3) or 0 in cloud.shape:
-            raise ValueError(
-                f"{name} must have shape (n, d) or (B, n, d) with no empty dimension, got "
-                f"{tuple(cloud.shape)}."
-            )
-        if cloud.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"{name} must be float32 or float64, got {cloud.dtype}: convert it first."
-            )
-    if x.shape[-1] != y.shape[-1]:
-        raise ValueError(
-            f"x has {x.shape[-1]} features but y has {y.shape[-1]}; both must live in the "
-            "same space."
-        )
-    if x.ndim != y.ndim or x.shape[:-2] != y.shape[:-2]:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)} but y has {tuple(y.shape)}; both must be single "
-            "clouds or batches of the same size."
-        )
-    if x.dtype != y.dtype:
-        raise ValueError(f"x is {x.dtype} but y is {y.dtype}: convert one of them.")
-
-
-def _check_epsilon(epsilon: float) -> None:
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f"the temperature must be positive and finite, got {epsilon}.")
+def _check_known(x: Tensor, y: Tensor, g: Tensor | None, inner: Tensor | None) -> None:
+    if g is not None:
+        check_shape("g", g, y.shape[:-1])
+    if inner is not None:
+        check_shape("inner", inner, (x.shape[0] if x.ndim == 3 else 1, x.shape[-2], y.shape[-2]))
