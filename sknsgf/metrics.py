@@ -72,10 +72,12 @@ def w2_distance(X: ArrayLike, Y: ArrayLike) -> float:
     """
     import ot
 
-    x, y = _check_clouds(X, Y)
-    cost = pairwise_distances(x, y, metric="sqeuclidean")
+    (x, y), unit = _in_units(*_check_clouds(X, Y))
+    # POT compares costs with fixed roundings.
+    (cost,), cost_unit = _in_units(pairwise_distances(x, y, metric="sqeuclidean"))
     # The default iteration limit of POT stops short of the optimum from about 5000 points on.
-    return float(np.sqrt(ot.emd2([], [], cost, numItermax=10**7)))
+    squared = np.ldexp(ot.emd2([], [], cost, numItermax=10**7), cost_unit)
+    return _out_of_units(np.sqrt(squared), unit)
 
 
 def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
@@ -119,7 +121,7 @@ def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
     >>> energy_distance([[0.0], [1.0]], [[3.0], [4.0]])
     4.0
     """
-    x, y = _check_clouds(X, Y, min_samples=2)
+    (x, y), unit = _in_units(*_check_clouds(X, Y, min_samples=2))
     n, m = len(x), len(y)
     # Distances come from an expansion of the square, which is exact only near the origin.
     centre = y.mean(axis=0)
@@ -127,7 +129,7 @@ def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
     between = _sum_of_distances(x, y) / (n * m)
     within_x = _sum_of_distances(x, x) / (n * (n - 1))
     within_y = _sum_of_distances(y, y) / (m * (m - 1))
-    return 2 * between - within_x - within_y
+    return _out_of_units(2 * between - within_x - within_y, unit)
 
 
 def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float, tol: float = 1e-3) -> float:
@@ -176,8 +178,11 @@ def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float, tol: float =
     >>> round(sinkhorn_divergence([[0.0, 0.0]], [[0.0, 2.0]], blur=0.5), 6)
     2.0
     """
-    x, y = (torch.from_numpy(cloud) for cloud in _check_clouds(X, Y))
-    result = sinkhorn.sinkhorn_divergence(x, y, blur=blur, tol=tol)
+    sinkhorn.temperature(blur)
+    (x, y, own_blur), unit = _in_units(*_check_clouds(X, Y), np.float64(blur))
+    result = sinkhorn.sinkhorn_divergence(
+        torch.from_numpy(x), torch.from_numpy(y), blur=float(own_blur), tol=tol
+    )
     if not result.converged:
         warnings.warn(
             f"The Sinkhorn solver stopped at a marginal error of {result.marginal_error:.1e} "
@@ -185,7 +190,7 @@ def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float, tol: float =
             ConvergenceWarning,
             stacklevel=2,
         )
-    return float(result.value)
+    return _out_of_units(float(result.value), 2 * unit)
 
 
 def two_sample_auc(
@@ -401,6 +406,20 @@ def _check_clouds(
             "both must live in the same space."
         )
     return x, y
+
+
+def _in_units(*values: Any) -> tuple[list[Any], int]:
+    """Values in units of a power of two near the largest, and its exponent: without rounding."""
+    exponent = max(int(np.frexp(np.abs(value).max())[1]) for value in values)
+    return [np.ldexp(value, -exponent) for value in values], exponent
+
+
+def _out_of_units(value: float, exponent: int) -> float:
+    with np.errstate(over="ignore"):
+        value = float(np.ldexp(value, exponent))
+    if not np.isfinite(value):
+        raise ValueError("Clouds so large lie further apart than float64 can say: rescale them.")
+    return value
 
 
 def _sum_of_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

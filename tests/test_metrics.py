@@ -148,6 +148,31 @@ def test_symmetric(metric):
     assert metric(X, Y) == pytest.approx(metric(Y, X), rel=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-100, 1e100, 1e150, 1e160, 1e200, 1e307])
+def test_distances_scale_with_the_clouds(scale):
+    X, Y = clouds(13, 20, 15, 2)
+    for metric in (w2_distance, energy_distance):
+        assert metric(scale * X, scale * Y) / scale == pytest.approx(metric(X, Y), rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1e-100, 1e100, 1e150])
+def test_sinkhorn_divergence_scales_with_clouds_and_blur(scale):
+    X, Y = clouds(13, 20, 15, 2)
+    value = sinkhorn_divergence(scale * X, scale * Y, blur=0.5 * scale) / scale**2
+    assert value == pytest.approx(sinkhorn_divergence(X, Y, blur=0.5), rel=1e-6)
+
+
+def test_a_divergence_beyond_any_number_is_refused():
+    X, Y = clouds(13, 20, 15, 2)
+    with pytest.raises(ValueError, match="further apart than float64"):
+        sinkhorn_divergence(1e200 * X, 1e200 * Y, blur=1e200)
+    with pytest.raises(ValueError, match="blur, must be positive and finite"):
+        sinkhorn_divergence(1e200 * X, 1e200 * Y, blur=1.0)
+    assert sinkhorn_divergence(1e-200 * X, 1e-200 * Y, blur=1.0) == 0
+    with pytest.raises(ValueError, match=r"blur must be positive and finite, got -2\.0"):
+        sinkhorn_divergence(X, Y, blur=-2.0)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_takes_lists_and_returns_a_float(metric):
     X, Y = clouds(11, 4, 3, 2)
