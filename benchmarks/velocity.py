@@ -3,7 +3,7 @@
 Every method gets the same states of one trajectory, in one process, in turns: the trajectory
 that ours follows, as in a simulation. Errors are relative to a float64 velocity converged as
 far as rounding lets it. The times of ours include its cold start; its warm start is the state
-it left at the step before.
+it left at the step before. Ratios are of the times on the states that both methods finished.
 
     python benchmarks/velocity.py --cases A,B --data folder-with-mnist.npz --json out.json
 """
@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ CASES = {
 }
 
 OURS = "sknsgf"
-Velocity = Callable[[Tensor, Tensor], tuple[Tensor, float]]
+Velocity = Callable[[Tensor, Tensor], tuple[Tensor, float | None]]
 
 
 class Record(NamedTuple):
@@ -68,7 +68,10 @@ class Record(NamedTuple):
     step: int
     ms: float  # per problem
     error: float  # the worst problem's
-    marginal_error: float  # nan where the peer does not say
+    marginal_error: float | None  # None where the peer does not say
+
+
+Summary = dict[str, float | None]
 
 
 # Data
@@ -130,10 +133,10 @@ def geomloss_velocity(blur: float, scaling: float) -> Velocity:
 
     loss = SamplesLoss("sinkhorn", p=2, blur=blur, scaling=scaling, backend="tensorized")
 
-    def velocity(x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    def velocity(x: Tensor, y: Tensor) -> tuple[Tensor, None]:
         x = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(x, y).sum(), x)
-        return -x.shape[1] * gradient, math.nan
+        return -x.shape[1] * gradient, None
 
     return velocity
 
@@ -294,40 +297,53 @@ def _synchronize(device: torch.device) -> None:
 # Report
 
 
-def summarize(records: list[Record]) -> dict[str, float]:
-    """Average over the trajectory the median time of each of its states."""
+def median_times(records: list[Record]) -> dict[int, float]:
+    """Median time of each state, by step."""
     by_step = defaultdict(list)
     for record in records:
         by_step[record.step].append(record.ms)
-    times = {step: float(np.median(ms)) for step, ms in by_step.items()}
+    return {step: float(np.median(ms)) for step, ms in by_step.items()}
+
+
+def summarize(records: list[Record], ours: dict[int, float]) -> Summary:
+    """Average over the trajectory; compare with ours on the states that both finished."""
+    times = median_times(records)
+    warm = [step for step in times if step > 0]
     errors = [record.error for record in records]
-    warm = [ms for step, ms in times.items() if step > 0]
-    return {
-        "ms": float(np.mean(list(times.values()))),
+    said = [r.marginal_error for r in records if r.marginal_error is not None]
+
+    def ratio(steps: Iterable[int]) -> float | None:
+        own = sum(ours[step] for step in steps)
+        return sum(times[step] for step in steps) / own if own else None
+
+    figures = {
+        "ms": np.mean(list(times.values())),
         "cold_ms": times[0],
-        "warm_ms": float(np.mean(warm)) if warm else math.nan,
+        "warm_ms": np.mean([times[step] for step in warm]) if warm else None,
+        "ratio": ratio(times),
+        "warm_ratio": ratio(warm),
         "n_states": len(times),
-        "max_error": float(np.max(errors)),
-        "median_error": float(np.median(errors)),
-        "marginal_error": float(np.max([record.marginal_error for record in records])),
+        "max_error": np.max(errors),
+        "median_error": np.median(errors),
+        "marginal_error": max(said, default=None),
+    }
+    # JSON has no NaN; a peer's failure is a missing figure.
+    return {
+        name: None if value is None or not math.isfinite(value) else float(value)
+        for name, value in figures.items()
     }
 
 
-def report(
-    name: str, case: Case, summaries: dict[str, dict[str, float]], reference_error: float
-) -> None:
+def report(name: str, case: Case, summaries: dict[str, Summary], reference_error: float) -> None:
     """Print a case's table."""
     print(f"\n{name}: {case.n} x {case.dim}, blur {case.blur}, batches of {case.n_problems}")
     print(f"references: double precision, marginal errors up to {reference_error:.0e}")
-    print(f"{'':16}{'ms':>10}{'cold':>10}{'warm':>10}  error max / median   marginal  ratio")
-    for method, s in summaries.items():
-        ratio = s["ms"] / summaries[OURS]["ms"]
-        print(
-            f"{method:16}{s['ms']:10.2f}{s['cold_ms']:10.2f}{s['warm_ms']:10.2f}"
-            f"  {s['max_error']:9.1e} / {s['median_error']:7.1e}  {s['marginal_error']:9.1e}"
-            f"{ratio:7.1f}  ({s['n_states']} states)",
-            flush=True,
-        )
+    columns = ("ms", "cold_ms", "warm_ms", "max_error", "median_error", "marginal_error")
+    heads = (*columns, "ratio", "warm_ratio", "n_states")
+    print(f"{'':16}" + "".join(f"{head:>15}" for head in heads))
+    for method, figures in summaries.items():
+        cells = ("–" if figures[head] is None else f"{figures[head]:.4g}" for head in heads)
+        print(f"{method:16}" + "".join(f"{cell:>15}" for cell in cells), flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -358,13 +374,14 @@ def main() -> None:
         x, y = (cloud.to(arguments.device) for cloud in clouds)
         repeats = 1 if case.n >= 10_000 else arguments.repeats
         records, error = time_methods(case, (x, y), repeats, arguments.budget)
-        figures[name] = {method: summarize(rows) for method, rows in records.items()}
+        ours = median_times(records[OURS])
+        figures[name] = {method: summarize(rows, ours) for method, rows in records.items()}
         reference_errors[name] = error
         report(name, case, figures[name], error)
         if arguments.json:
             about = {"machine": machine(arguments), "reference_marginal_errors": reference_errors}
             result = {**about, **figures}
-            arguments.json.write_text(json.dumps(result, indent=1))
+            arguments.json.write_text(json.dumps(result, indent=1, allow_nan=False))
 
 
 if __name__ == "__main__":
