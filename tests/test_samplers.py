@@ -303,8 +303,9 @@ class TestUnits:
         np.testing.assert_allclose(moved.std(0), Y.std(0), rtol=0.25)
 
     def test_constant_target(self):
-        flow = quick(max_iter=300).fit(X_SOURCE, np.full((50, 2), 7.0))
-        np.testing.assert_allclose(flow.transform(X_SOURCE), 7, atol=0.5)
+        flow = quick(max_iter=300).fit(X_SOURCE, np.full((50, 2), 0.1))
+        np.testing.assert_allclose(flow.transform(X_SOURCE), 0.1, atol=0.5)
+        assert flow.scale_ == pytest.approx(np.std(X_SOURCE - X_SOURCE.mean(0)))
 
     def test_noise_is_as_wide_as_the_data(self):
         flow = quick(source="gaussian").fit(X_TARGET)

@@ -29,10 +29,11 @@ class Units(NamedTuple):
     @classmethod
     def of(cls, target: NDArray, source: NDArray | None = None) -> Units:
         """Measure the units of a target; if its rows are equal the source tells the scale."""
+        if (target == target[0]).all():  # whose mean may round, and be no unit
+            scale = 1.0 if source is None else cls.of(source).scale
+            return cls(target[0].astype(np.float64), scale)
         mean = target.mean(axis=0, dtype=np.float64)
         spread = np.abs(target - mean).max()
-        if not spread > 0:
-            return cls(mean, 1.0 if source is None else cls.of(source).scale)
         # Dividing by the spread first keeps squares of tiny or huge values representable.
         scale = spread * np.sqrt(np.mean(np.square((target - mean) / spread)))
         return cls(mean, float(scale))
