@@ -232,7 +232,8 @@ def two_sample_auc(
     Notes
     -----
     A generator that repeats its training rows also scores 0.5: look at nearest-neighbour
-    distances to the training data as well.
+    distances to the training data as well. A column that is constant in one sample and not in
+    the other gives them away, however small the difference: columns are standardised.
 
     References
     ----------
