@@ -21,7 +21,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sknsgf import NSGFSampler
+from sknsgf import NSGFPlusPlus, NSGFSampler
 from sknsgf.datasets import make_moons, make_task
 from sknsgf.flow import simulate_sinkhorn_flow
 from sknsgf.metrics import energy_distance, sinkhorn_divergence
@@ -305,6 +305,7 @@ class TestUnits:
     def test_constant_target(self):
         flow = quick(max_iter=300).fit(X_SOURCE, np.full((50, 2), 0.1))
         np.testing.assert_allclose(flow.transform(X_SOURCE), 0.1, atol=0.5)
+        np.testing.assert_array_equal(flow.sample(100), 0.1)
         assert flow.scale_ == pytest.approx(np.std(X_SOURCE - X_SOURCE.mean(0)))
 
     def test_noise_is_as_wide_as_the_data(self):
@@ -321,6 +322,50 @@ class TestUnits:
         far = np.vstack([X_TARGET, [[1e6, 1e6]]])
         with pytest.warns(UserWarning, match="RobustScaler"):
             quick().fit(X_SOURCE, far)
+
+
+class TestConstantColumns:
+    """Where the target never varies, samples do not either: noise there would tell them apart."""
+
+    TARGET = np.insert(X_TARGET, 1, 0.1, axis=1)
+    SOURCE = rng.normal(size=(300, 3))
+
+    @pytest.fixture(params=[NSGFSampler, NSGFPlusPlus])
+    def sampler(self, request):
+        return request.param(max_iter=10, hidden_layer_sizes=(16,), random_state=0)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_samples_are_constant_there(self, sampler, dtype):
+        target = self.TARGET.astype(dtype)
+        rows = sampler.set_params(source="gaussian").fit(target).sample(200)
+        assert (rows[:, 1] == target[0, 1]).all()
+        assert all(len(np.unique(column)) == 200 for column in rows[:, [0, 2]].T)
+
+    def test_it_is_samples_that_are_judged(self, sampler):
+        seen = []
+        sampler.set_params(source="gaussian").fit(self.TARGET)
+        sampler.evaluate(lambda rows, _: seen.append(rows) or 0, self.TARGET)
+        assert (seen[0][:, 1] == 0.1).all()
+
+    def test_rows_are_left_where_their_inverse_finds_them(self):
+        flow = quick(max_iter=300).fit(self.SOURCE, self.TARGET)
+        moved = flow.transform(self.SOURCE)
+        assert (moved[:, 1] != 0.1).all() and (flow.sample(100)[:, 1] == 0.1).all()
+        found = flow.inverse_transform(moved)[:, 1]
+        assert np.corrcoef(found, self.SOURCE[:, 1])[0, 1] > 0.9
+
+    def test_part_of_the_way_is_not_at_the_end(self):
+        flow = quick().fit(self.SOURCE, self.TARGET)
+        flow.set_params(t_end=0.5).fit(self.SOURCE, self.TARGET)
+        assert flow.sample(100)[:, 1].std() > 0.1
+
+    def test_a_column_that_has_varied_once_is_free(self, sampler):
+        varied = self.TARGET + [0, 1, 0] * rng.normal(size=(400, 3))
+        sampler.fit(self.SOURCE, self.TARGET).partial_fit(self.SOURCE, self.TARGET)
+        assert (sampler.sample(100)[:, 1] == 0.1).all()
+        for target in (varied, self.TARGET):
+            sampler.partial_fit(self.SOURCE, target)
+            assert not (sampler.sample(100)[:, 1] == 0.1).any()
 
 
 class TestArraysInAndOut:

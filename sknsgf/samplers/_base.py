@@ -35,6 +35,7 @@ from sknsgf.sinkhorn import sinkhorn_divergence
 _FLOATS = (np.float64, np.float32)
 _CHUNK_ENTRIES = 2**24  # numbers a batch of trajectories may hold: 64 MB in float32
 _CHUNK_ROWS = 2**13
+_NO_COLUMNS = np.empty(0, dtype=np.int64)
 _FAR = 10  # times the median distance from the mean that the root mean square may be
 
 
@@ -129,10 +130,12 @@ class BaseFlowSampler(
         "source_": [Rows, GaussianNoise, UserSource],
         "device_": [torch.device],
         "n_iter_": [Interval(Integral, 0, None, closed="left")],
+        "_constant": [np.ndarray],
         "_dtype": [Options(np.dtype, {np.dtype(kind) for kind in _FLOATS})],
         "_score_seed": [Interval(Integral, 0, None, closed="left")],
     }
     _parts: ClassVar[tuple[type, ...]] = ()  # estimators it may hold
+    _constant: NDArray[np.int64] = _NO_COLUMNS  # in files from before there was any
 
     source: Any
     random_state: Any
@@ -421,6 +424,11 @@ class BaseFlowSampler(
             If the source is an array with fewer rows than `n_samples`: they are then used
             again, and repeated source rows give repeated samples.
 
+        Notes
+        -----
+        Columns in which the target never varied are constant in samples, too, to the bit.
+        `transform` leaves rows where the flow ends, from where `inverse_transform` finds back.
+
         Examples
         --------
         >>> import numpy as np
@@ -442,7 +450,7 @@ class BaseFlowSampler(
             )
         seed = _draw_seed(self.random_state if random_state is None else random_state)
         x = self.source_.draw(int(n_samples), seeded_generator(seed, 0))
-        return self._units.outward(self._integrate_chunks(x), self._dtype)
+        return self._make_samples(x, self._dtype)
 
     def score(self, X_source: ArrayLike, y: Any = None, *, X_target: Any = None) -> float:
         """Minus the Sinkhorn divergence between moved source rows and target rows.
@@ -506,9 +514,8 @@ class BaseFlowSampler(
         """
         moved, target = self._moved_and_target(X_source, y, X_target)
         blur = _resolve_blur(self.score_blur, moved.shape[1])
-        result = sinkhorn_divergence(
-            moved.double(), self._units.inward(target, torch.float64), blur=blur
-        )
+        clouds = (self._units.inward(rows, torch.float64) for rows in (moved, target))
+        result = sinkhorn_divergence(*clouds, blur=blur)
         if not result.converged:
             warn_user(
                 f"The Sinkhorn divergence stopped at a marginal error of "
@@ -572,7 +579,7 @@ class BaseFlowSampler(
         if not callable(metric):
             raise TypeError(f"metric must be a function of two clouds, got {metric!r}.")
         moved, target = self._moved_and_target(X_source, y, X_target)
-        return metric(self._units.outward(moved, target.dtype), target)
+        return metric(moved, target)
 
     def trajectory(self, X: ArrayLike) -> Trajectory:
         """Follow source points along the flow.
@@ -722,6 +729,9 @@ class BaseFlowSampler(
         return {
             "mean_": is_finite(self.mean_, (d,), np.float64),
             "source_": self.source_.is_sound(d),
+            "_constant": self._constant.dtype == np.int64
+            and self._constant.ndim == 1
+            and bool(np.isin(self._constant, np.arange(d)).all()),
             "feature_names_in_": len(getattr(self, "feature_names_in_", range(d))) == d,
         }
 
@@ -750,8 +760,8 @@ class BaseFlowSampler(
     def _units(self) -> Units:
         return Units(self.mean_, self.scale_)
 
-    def _moved_and_target(self, X_source: Any, y: Any, X_target: Any) -> tuple[Tensor, NDArray]:
-        """Return the clouds to compare: moved rows in standardised units, and target rows."""
+    def _moved_and_target(self, X_source: Any, y: Any, X_target: Any) -> tuple[NDArray, NDArray]:
+        """Return the clouds to compare: moved rows, or samples, and target rows."""
         check_is_fitted(self)
         self._validate_params()
         validate_data(self, X_source, reset=False, skip_check_array=True)
@@ -759,11 +769,11 @@ class BaseFlowSampler(
         rows, target = self._check_rows_and_target(X_source, y, X_target, names=names)
         if rows is None:
             x = self.source_.draw(len(target), seeded_generator(self._score_seed, 0))
-        else:
-            x = self._inward(rows)
-            if isinstance(self.source_, Rows):
-                self._warn_of_seen_target(x, self.source_.x, target)
-        return self._integrate_chunks(x), target
+            return self._make_samples(x, target.dtype), target
+        x = self._inward(rows)
+        if isinstance(self.source_, Rows):
+            self._warn_of_seen_target(x, self.source_.x, target)
+        return self._units.outward(self._integrate_chunks(x), target.dtype), target
 
     def _warn_of_seen_target(self, x: Tensor, seen: Tensor, target: NDArray) -> None:
         """Tell the user if only the source was held out, as when a search cannot split both."""
@@ -782,6 +792,17 @@ class BaseFlowSampler(
         rows = self._check_rows(X)
         x = self._integrate_chunks(self._inward(rows), backward=backward)
         return _as_given(self._units.outward(x, rows.dtype), X)
+
+    def _make_samples(self, x: Tensor, dtype: np.dtype) -> NDArray:
+        """Carry standardised source points to the target, and leave no noise where it has none."""
+        rows = self._units.outward(self._integrate_chunks(x), dtype)
+        rows[:, self._constant] = self.mean_[self._constant]
+        return rows
+
+    def _find_constant(self, target: NDArray, *, goes_on: bool) -> NDArray[np.int64]:
+        """List the columns in which the target has not varied, in this fit or one before."""
+        constant = np.flatnonzero((target == self.mean_).all(axis=0))
+        return np.intersect1d(constant, self._constant) if goes_on else constant
 
     def _integrate_chunks(self, x: Tensor, *, backward: bool = False) -> Tensor:
         chunks = self._chunks(x, n_states=self._n_sampling_steps() + 1)

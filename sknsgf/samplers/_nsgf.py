@@ -29,6 +29,7 @@ from sknsgf.flow import (
 from sknsgf.networks import StandardisedVelocity
 from sknsgf.ode import METHODS, Solution, change_of_variables, integrate, invert
 from sknsgf.samplers._base import (
+    _NO_COLUMNS,
     BaseFlowSampler,
     _as_given,
     _resolve_blur,
@@ -343,6 +344,8 @@ class NSGFSampler(BaseFlowSampler):
             self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1], seeds[0]
         )
         fitted.mean_, fitted.scale_ = units
+        constant = fitted._find_constant(target, goes_on=goes_on)
+        fitted._constant = constant if self.t_end == 1 else _NO_COLUMNS
         fitted.source_, fitted._score_seed = source, seeds[3]
         fitted.blur_ = _resolve_blur(self.blur, target.shape[1])
         fitted.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
@@ -453,6 +456,8 @@ class NSGFSampler(BaseFlowSampler):
         backward passes of the network a step: nothing is estimated or random. It takes ten to
         twenty times d the time of a sample. The last step nearly projects, so that densities are
         peaked: where there are many features they tell more about the flow than about the data.
+        `sample` sets columns that never vary in the target at the very end; the density is that
+        before.
 
         There is none in :class:`NSGFPlusPlus`: when a point enters its second phase depends on
         the point, so that its steps are not one map after the other.

@@ -281,6 +281,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         units = self._units if goes_on else Units.of(target, rows)
         seeds = self._make_seeds(6, goes_on=goes_on)
         fitted.mean_, fitted.scale_ = units
+        fitted._constant = fitted._find_constant(target, goes_on=goes_on)
         fitted.source_, fitted._score_seed = self._make_source(rows, units), seeds[5]
         kind = (self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1])
         network: Any = make_network(*kind, seeds[0])

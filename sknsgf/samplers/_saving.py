@@ -168,7 +168,8 @@ class Unpacker:
         """Set the fitted attributes, once they are all there and fit each other."""
         estimator.n_features_in_ = fitted["n_features_in_"]
         values = {name: self._value(value, estimator) for name, value in fitted.items()}
-        if differing := (values.keys() | {"feature_names_in_"}) ^ estimator._fitted.keys():
+        optional = {"feature_names_in_", "_constant"}
+        if differing := (values.keys() | optional) ^ estimator._fitted.keys():
             _refuse(f"{min(differing)} is missing, or unknown to a {type(estimator).__name__}")
         validate_parameter_constraints(estimator._fitted, values, type(estimator).__name__)
         vars(estimator).update(values)

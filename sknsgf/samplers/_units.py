@@ -18,7 +18,7 @@ class Units(NamedTuple):
     Attributes
     ----------
     mean : ndarray of shape (d,)
-        Mean of the target.
+        Mean of the target; where it never varies its value, to the bit.
     scale : float
         Root mean square deviation of the target's entries from it.
     """
@@ -29,10 +29,10 @@ class Units(NamedTuple):
     @classmethod
     def of(cls, target: NDArray, source: NDArray | None = None) -> Units:
         """Measure the units of a target; if its rows are equal the source tells the scale."""
-        if (target == target[0]).all():  # whose mean may round, and be no unit
-            scale = 1.0 if source is None else cls.of(source).scale
-            return cls(target[0].astype(np.float64), scale)
-        mean = target.mean(axis=0, dtype=np.float64)
+        constant = (target == target[0]).all(axis=0)
+        mean = np.where(constant, target[0], target.mean(axis=0, dtype=np.float64))
+        if constant.all():
+            return cls(mean, 1.0 if source is None else cls.of(source).scale)
         spread = np.abs(target - mean).max()
         # Dividing by the spread first keeps squares of tiny or huge values representable.
         scale = spread * np.sqrt(np.mean(np.square((target - mean) / spread)))
