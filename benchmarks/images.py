@@ -79,6 +79,7 @@ class Model(NamedTuple):
 
     sample: Sample
     phases: dict[str, Callable[[int], NDArray]]
+    least: int = 1  # evaluations it needs
 
 
 class Images:
@@ -168,7 +169,7 @@ def fit_plus_plus(
     phases = {"first phase alone": model.sinkhorn_flow_.sample} if early_stopping else {}
     if model.straight_from == "source":
         phases["second phase alone"] = partial(straight_alone, model)
-    return Model(sample, phases)
+    return Model(sample, phases, spent + 1)
 
 
 @torch.no_grad()
@@ -378,7 +379,7 @@ def judge_method(
     model = fit(judge.images, seed=judge.seed, **choices)
     seconds = time.process_time() - start
     base = {"split": judge.seed, "seconds": seconds, **choices}
-    for nfe in args.nfes:
+    for nfe in (nfe for nfe in args.nfes if nfe >= model.least):
         yield {**base, "method": name, "nfe": nfe, **judge(model.sample(args.generate, nfe))}
     for phase, alone in model.phases.items():
         yield {**base, "method": phase, "nfe": 0, **judge(alone(args.generate))}
