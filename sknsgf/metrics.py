@@ -73,8 +73,10 @@ def w2_distance(X: ArrayLike, Y: ArrayLike) -> float:
     import ot
 
     (x, y), unit = _in_units(*_check_clouds(X, Y))
-    # POT compares costs with fixed roundings.
-    (cost,), cost_unit = _in_units(pairwise_distances(x, y, metric="sqeuclidean"))
+    cost = pairwise_distances(x, y, metric="sqeuclidean")
+    # POT compares costs with fixed roundings: those of most pairs, not of an outlier, count.
+    cost_unit = max(int(np.frexp(np.median(cost) or cost.max())[1]), -900)
+    cost = np.ldexp(cost, -cost_unit)
     # The default iteration limit of POT stops short of the optimum from about 5000 points on.
     squared = np.ldexp(ot.emd2([], [], cost, numItermax=10**7), cost_unit)
     return _out_of_units(np.sqrt(squared), unit)

@@ -50,6 +50,14 @@ def test_w2_of_a_cloud_to_itself_is_zero_far_from_the_origin():
     assert w2_distance(X + 1e6, X[::-1] + 1e6) == 0
 
 
+@pytest.mark.parametrize("distance", [1e4, 1e7])
+def test_w2_counts_the_near_rows_beside_an_outlier(distance):
+    X, _ = clouds(4, 20, 1, 3)
+    outlier = np.full((1, 3), distance)
+    found = w2_distance(np.vstack([X, outlier]), np.vstack([X + np.array([1, 2, -2]), outlier]))
+    assert found == pytest.approx(3 * np.sqrt(20 / 21), rel=1e-6)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, n=st.integers(2, 12), m=st.integers(2, 12), d=st.integers(1, 4))
 def test_energy_distance_is_its_definition(seed, n, m, d):

@@ -308,6 +308,14 @@ class TestUnits:
         np.testing.assert_array_equal(flow.sample(100), 0.1)
         assert flow.scale_ == pytest.approx(np.std(X_SOURCE - X_SOURCE.mean(0)))
 
+    def test_phases_to_a_constant_target(self):
+        model = NSGFPlusPlus(max_iter=5, hidden_layer_sizes=(8,), random_state=0)
+        np.testing.assert_array_equal(model.fit(X_SOURCE, np.full((50, 2), 0.1)).sample(9), 0.1)
+
+    def test_units_beyond_single_precision(self):
+        rows = quick(source="gaussian").fit(1e60 * X_TARGET).sample(100)
+        np.testing.assert_allclose(rows.std(0), 1e60 * X_TARGET.std(0), rtol=0.9)
+
     def test_noise_is_as_wide_as_the_data(self):
         flow = quick(source="gaussian").fit(X_TARGET)
         start = flow.inverse_transform(flow.sample(2000))
@@ -335,10 +343,12 @@ class TestConstantColumns:
         return request.param(max_iter=10, hidden_layer_sizes=(16,), random_state=0)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-    def test_samples_are_constant_there(self, sampler, dtype):
+    @pytest.mark.parametrize("value", [0.1, -0.0, 1e8 + 0.1])
+    def test_samples_are_constant_there(self, sampler, value, dtype):
         target = self.TARGET.astype(dtype)
+        target[:, 1] = value
         rows = sampler.set_params(source="gaussian").fit(target).sample(200)
-        assert (rows[:, 1] == target[0, 1]).all()
+        assert rows[:, 1].tobytes() == np.full(200, target[0, 1]).tobytes()
         assert all(len(np.unique(column)) == 200 for column in rows[:, [0, 2]].T)
 
     def test_it_is_samples_that_are_judged(self, sampler):

@@ -620,6 +620,20 @@ def test_a_warm_start_is_never_worse_than_a_cold_one(
         assert bad_self.potentials.converged
 
 
+@pytest.mark.parametrize(("n", "m"), [(100, 40), (30, 200)])
+def test_no_particle_stays_on_the_wrong_side_of_a_gap(n, m, generator, device):
+    centres = 3 * torch.randn(5, 100, generator=generator)
+    x = torch.randn(n, 100, generator=generator).to(device).double()
+    y = (torch.randn(m, 100, generator=generator) + centres[torch.arange(m) % 5]).to(x)
+    state = None
+    for _ in range(12):
+        velocity, _, converged, state = sinkhorn_velocity(
+            x, y, blur=0.07, state=state, step_size=0.3
+        )
+        assert converged
+        x = x + 0.3 * velocity
+
+
 def test_warm_start_follows_the_flow(clouds):
     x, y = clouds
     state = None
@@ -846,6 +860,23 @@ def test_impossible_settings_are_refused(setting):
             call()
 
 
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("blur must be a number", lambda x: sinkhorn_velocity(x, x, blur="a")),
+        ("blur must be a number", lambda x: sinkhorn_divergence(x, x, blur=None)),
+        ("tol must be a number", lambda x: transport(x, x, epsilon=1.0, tol="1")),
+        ("epsilon must be a number", lambda x: self_transport(x, epsilon=1j)),
+        ("step_size must be a number", lambda x: sinkhorn_velocity(x, x, blur=1.0, step_size="a")),
+        ("state must be", lambda x: sinkhorn_velocity(x, x, blur=1.0, state={})),
+        ("potentials must be", lambda x: coupling(x, x, None)),
+    ],
+)
+def test_other_types_are_refused(message, call):
+    with pytest.raises(TypeError, match=message):
+        call(torch.zeros(3, 2))
+
+
 def test_what_belongs_to_other_clouds_is_refused():
     x, y = torch.zeros(3, 2), torch.zeros(4, 2)
     potentials = transport(x, y, epsilon=1.0).potentials
@@ -1043,6 +1074,18 @@ def test_divergence_of_a_moved_cloud_follows_its_means(distance, dtype, generato
     assert found.converged.all()
     rounding = 1e-6 if dtype == torch.float32 else 1e-9  # and the tolerance, to second order
     torch.testing.assert_close(found.value.double(), law, rtol=rounding, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "m"), [(7, 1), (1, 7), (10, 3), (17, 33)])
+def test_clouds_of_equal_points_whose_mean_rounds(n, m, dtype, device):
+    x = torch.full((n, 2), 0.1, dtype=dtype, device=device)
+    y = torch.full((m, 2), 0.2, dtype=dtype, device=device)
+    torch.testing.assert_close(transport(x, y, epsilon=0.01).projection, y[:1].expand(n, 2))
+    velocity = sinkhorn_velocity(x, y, blur=0.1).velocity
+    torch.testing.assert_close(velocity, y[:1] - x, atol=1e-6, rtol=0)
+    value = sinkhorn_divergence(x, y, blur=0.1).value
+    torch.testing.assert_close(value, torch.full_like(value, 0.01), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e-15, 1e15, 1e18])

@@ -199,7 +199,10 @@ def _draw_ends(
 
 
 def _solve_large(x: Tensor, y: Tensor, tol: float) -> tuple[Tensor, float]:
-    epsilon = _SHARPNESS * float(squared_cost(x[:_N_COSTS], y[:_N_COSTS]).std())
+    costs = squared_cost(x[:_N_COSTS], y[:_N_COSTS])
+    epsilon = (
+        _SHARPNESS * float(costs.std()) or 1.0
+    )  # of equal costs any temperature makes the best
     return transport(x, y, epsilon=epsilon, tol=tol).potentials.g, epsilon
 
 

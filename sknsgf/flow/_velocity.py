@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -75,7 +76,7 @@ class SinkhornVelocity(NamedTuple):
     converged : bool Tensor of shape () or (B,)
         Whether both reached the tolerance.
     state : SinkhornState
-        Warm start for the next call.
+        Warm start for the next call; its tensors are for reading only.
     """
 
     velocity: Tensor
@@ -111,8 +112,8 @@ def sinkhorn_velocity(
     blur : float
         Resolution, in the units of the clouds; the temperature is ``blur**2``.
     tol : float, default=1e-3
-        Largest accepted marginal error. The relative error of the velocity is of the same
-        order.
+        Largest accepted marginal error. The error of the velocity, relative to the particles'
+        way to the means of their targets, is of the same order.
     max_iter : int, default=200
         Solver iterations after which an unsolved problem is returned as it is.
     state : SinkhornState, optional
@@ -195,14 +196,14 @@ def _warm_start(
     What the last guess missed is expected again, smaller as the particles slow down. There is
     nothing to start from if the targets have changed.
     """
+    step = None if step_size is None else _checked_step(step_size, x)
     if state is None:
         return None
     _check_state(state, x, y)
     g, g_self, g_target, trend, products = state
     y_y = products and products.targets
-    if step_size is None:
+    if step is None:
         return _Start(g_target, y_y, g, g_self, torch.zeros_like(trend))
-    step = _checked_step(step_size, x)
     left = 1 - step
     trend = left * trend
     start = _Start(g_target, y_y, g_target + left * (g - g_target) + trend, g_self, trend)
@@ -215,6 +216,11 @@ def _warm_start(
 
 
 def _check_state(state: SinkhornState, x: Tensor, y: Tensor) -> None:
+    if not isinstance(state, SinkhornState):
+        raise TypeError(
+            f"state must be the state of a SinkhornVelocity, got {type(state).__name__}: pass "
+            "sinkhorn_velocity(...).state."
+        )
     shapes = [tuple(g.shape) for g in (state.g_self, state.g_target)]
     if shapes != [x.shape[:-1], y.shape[:-1]] or state.g_self.dtype != x.dtype:
         raise ValueError(
@@ -226,6 +232,8 @@ def _check_state(state: SinkhornState, x: Tensor, y: Tensor) -> None:
 
 def _checked_step(step_size: float | Tensor, x: Tensor) -> Tensor:
     """Step sizes (B, 1), or (1,) of all, for these particles."""
+    if not isinstance(step_size, Real | Tensor):
+        raise TypeError(f"step_size must be a number or a tensor, got {step_size!r}.")
     step = torch.as_tensor(step_size, dtype=x.dtype, device=x.device)
     if step.shape not in ((), x.shape[:-2]) or not bool(step.isfinite().all()):
         raise ValueError(

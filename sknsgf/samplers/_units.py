@@ -18,7 +18,7 @@ class Units(NamedTuple):
     Attributes
     ----------
     mean : ndarray of shape (d,)
-        Mean of the target; where it never varies its value, to the bit.
+        Mean of the target; where it never varies exactly its value.
     scale : float
         Root mean square deviation of the target's entries from it.
     """
@@ -44,4 +44,5 @@ class Units(NamedTuple):
 
     def outward(self, x: Tensor, dtype: np.dtype) -> NDArray:
         """Take a tensor in standardised units to rows in data units."""
-        return (x.cpu().numpy() * self.scale + self.mean).astype(dtype, copy=False)
+        rows = x.cpu().numpy().astype(np.float64)  # as scales may be beyond single precision
+        return (rows * self.scale + self.mean).astype(dtype, copy=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -49,7 +49,8 @@ def check_finite(values: Tensor) -> None:
     """Refuse clouds of which a computed number says that they cannot be computed with."""
     if not bool(values.isfinite().all()):
         raise ValueError(
-            "x or y holds NaN, infinity, or values too large to multiply: remove or rescale them."
+            "The clouds, or a potential or inner products given with them, hold NaN, infinity, or "
+            "values too large to multiply: remove or rescale them."
         )
 
 
@@ -57,13 +58,14 @@ def check_solver(epsilon: float, tol: float, max_iter: int, dtype: torch.dtype) 
     """Refuse settings with which no problem can be solved."""
     check_epsilon(epsilon, dtype)
     _check_positive("tol", tol)
-    if not (isinstance(max_iter, Integral) and max_iter >= 0):
+    if isinstance(max_iter, bool) or not (isinstance(max_iter, Integral) and max_iter >= 0):
         raise ValueError(f"max_iter must be a whole number, 0 or more, got {max_iter}.")
 
 
 def check_epsilon(epsilon: float, dtype: torch.dtype) -> None:
     """Refuse temperatures that numbers of a precision cannot hold."""
     limits = torch.finfo(dtype)
+    _check_number("epsilon", epsilon)
     if not limits.tiny <= epsilon <= limits.max:
         raise ValueError(
             f"epsilon, the square of blur, must be positive and finite, in {dtype} from "
@@ -86,6 +88,12 @@ def temperature(blur: float) -> float:
     return float(blur) * float(blur)  # which, unlike a power, overflows without an exception
 
 
+def _check_number(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+
+
 def _check_positive(name: str, value: float) -> None:
+    _check_number(name, value)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be positive and finite, got {value}.")

@@ -28,6 +28,7 @@ _COARSE_TOL = 5e-3  # less than a point's mass: what has to cross a gap does so 
 _POOR_GUESS = 4e-2  # marginal error above which a warm start passes by warmer temperatures
 _POOR_LARGE_GUESS = 2e-1  # likewise where each of these costs many passes over a large kernel
 _HOPELESS = 2e-2  # marginal error that these leave of a guess from which a cold start is quicker
+_PATIENCE = 30  # iterations given to a guess; good ones take few
 _LOST = 1e-22  # of what a column wants: what it has where no row's exponent is above the floor
 _TINY = 1e-30  # keeps a solved problem's 0 / 0 out of the batch
 _WORTHWHILE = 4  # pairs of points to a pair of cells, from which on cells pay
@@ -105,13 +106,33 @@ def solve_batch(
         scaling, n_coarse = _guess(kernel, epsilon, g)
     # One step even within the tolerance: along a flow the errors of a guess would add up
     # while the velocity shrinks.
-    scaling, n_iter = _improve(kernel, _iterate(kernel, scaling), tol, max_iter - 1)
-
+    patience = max_iter if g is None else min(max_iter, _PATIENCE)
+    scaling, n_iter = _improve(kernel, _iterate(kernel, scaling), tol, patience - 1)
     check_finite(scaling.error)
+    if patience < max_iter:
+        scaling, n = _restart(kernel, scaling, epsilon, tol, max_iter - patience)
+        n_iter += n
+
     f, g = kernel.potential(scaling.u), kernel.g + epsilon * scaling.log_v
     error, converged = scaling.error, scaling.error <= tol
     potentials = SinkhornPotentials(f, g, epsilon, n_coarse + n_iter + 1, error, converged)
     return potentials, kernel, scaling
+
+
+def _restart(
+    kernel: ScaledKernel, scaling: _Scaling, epsilon: float, tol: float, max_iter: int
+) -> tuple[_Scaling, int]:
+    """Start problems cold that a guess holds: a point on the wrong side of a gap stays there."""
+    held = scaling.error > tol
+    if not bool(held.any()):
+        return scaling, 0
+    part = kernel if bool(held.all()) else kernel.select(held)
+    cold, n_coarse = _guess(part, epsilon, None)
+    cold, n_iter = _improve(part, cold, tol, max_iter)
+    if part is kernel:
+        return cold, n_coarse + n_iter
+    kernel.update(held, part)
+    return scaling.update(held, cold), n_coarse + n_iter
 
 
 def _guess(kernel: ScaledKernel, epsilon: float, g: Tensor | None) -> tuple[_Scaling, int]:

@@ -175,15 +175,14 @@ def transport(
     x, y = x.detach(), y.detach()
     apart = _separation(x, y)
     if apart is not None:
-        near_x, guess = x - apart, None if g is None else _together(g, y, apart)
-        near = transport(near_x, y, epsilon=epsilon, tol=tol, max_iter=max_iter, g=guess)
-        return _apart(near, near_x, y, apart)
+        x, g, inner = x - apart, None if g is None else _together(g, y, apart), None
 
     def solve(x: Tensor, y: Tensor, g: Tensor | None, inner: Tensor | None) -> Transport:
         potentials, kernel, scaling = solve_batch(x, y, epsilon, tol, max_iter, g, inner)
         return _transport(kernel, scaling.u, scaling.v, potentials)
 
-    return _by_problems(solve, x, y, g, inner)
+    solved = _by_problems(solve, x, y, g, inner)
+    return solved if apart is None else _apart(solved, x, y, apart)
 
 
 @in_full_precision
@@ -333,14 +332,22 @@ def coupling(x: Tensor, y: Tensor, potentials: SinkhornPotentials) -> Tensor:
             [0.0000, 0.5000]])
     """
     check_clouds(x, y)
+    if not isinstance(potentials, SinkhornPotentials):
+        raise TypeError(
+            "potentials must be the SinkhornPotentials of a transport, got "
+            f"{type(potentials).__name__}: pass transport(x, y, epsilon=...).potentials."
+        )
     f, g, epsilon, *_ = potentials
+    check_epsilon(epsilon, x.dtype)
     check_shape("potentials.f", f, x.shape[:-1])
     check_shape("potentials.g", g, y.shape[:-1])
     apart = _separation(x, y)
     if apart is not None:
         x, g = x - apart, _together(g, y, apart)
     exponents = (g.unsqueeze(-2) - squared_cost(x, y)) / epsilon
-    return exponents.softmax(-1) / x.shape[-2]
+    plan = exponents.softmax(-1) / x.shape[-2]
+    check_finite(plan.sum())
+    return plan
 
 
 @in_full_precision
@@ -446,7 +453,9 @@ def sinkhorn_divergence(
     -----
     The divergence is nonnegative and zero only between equal distributions; the computed
     value can fall below zero by its numerical error. As `blur` goes to 0 it tends to half
-    the squared Wasserstein distance :math:`\tfrac12 W_2^2`.
+    the squared Wasserstein distance :math:`\tfrac12 W_2^2`. Rounding errors are relative to
+    ``blur**2``: there are no digits left of clouds a thousand times smaller than `blur` in single
+    precision, or a million times in double.
 
     References
     ----------
@@ -466,8 +475,7 @@ def sinkhorn_divergence(
     x, y = x.detach(), y.detach()
     apart = _separation(x, y)
     if apart is not None:
-        near = sinkhorn_divergence(x - apart, y, blur=blur, tol=tol, max_iter=max_iter)
-        return near._replace(value=near.value + _way_cost(x - apart, y, apart))
+        x = x - apart
     xs, ys = _batched(x, 2), _batched(y, 2)
     larger = xs if xs.shape[1] > ys.shape[1] else ys
     size = problems_together(larger, larger)
@@ -476,7 +484,8 @@ def sinkhorn_divergence(
         for group in zip(xs.split(size), ys.split(size), strict=True)
     ]
     values = [torch.cat(part) for part in zip(*parts, strict=True)]
-    return SinkhornDivergence(*(v if x.ndim == 3 else v.squeeze(0) for v in values))
+    near = SinkhornDivergence(*(v if x.ndim == 3 else v.squeeze(0) for v in values))
+    return near if apart is None else near._replace(value=near.value + _way_cost(x, y, apart))
 
 
 def _way_cost(x: Tensor, y: Tensor, apart: Tensor) -> Tensor:
