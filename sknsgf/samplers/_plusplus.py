@@ -87,7 +87,8 @@ class NSGFPlusPlus(BaseFlowSampler):
         `random_state` and `verbose` are replaced by this estimator's, `image_shape` if it is
         given. None takes ``NSGFSampler(n_steps=5)`` with the training parameters given here,
         or ``NSGFSampler(n_steps=5, t_end=0.5)`` where the straight flow starts at the source.
-        Its `early_stopping` holds for the second phase, too.
+        Its `early_stopping` holds for the second phase, too. For images of 28 x 28 pixels one to
+        ``t_end=0.5`` is far better than the default.
     straight_from : {"flow", "source"}, default="flow"
         Where the straight flow's lines start. "flow": where the first phase ends, on the last
         stretch to the target. "source": at the source, as in the paper; it is then entered
