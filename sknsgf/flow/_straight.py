@@ -199,10 +199,8 @@ def _draw_ends(
 
 
 def _solve_large(x: Tensor, y: Tensor, tol: float) -> tuple[Tensor, float]:
-    costs = squared_cost(x[:_N_COSTS], y[:_N_COSTS])
-    epsilon = (
-        _SHARPNESS * float(costs.std()) or 1.0
-    )  # of equal costs any temperature makes the best
+    spread = float(squared_cost(x[:_N_COSTS], y[:_N_COSTS]).std())
+    epsilon = _SHARPNESS * (spread or 1.0)  # where all costs are equal any temperature will do
     return transport(x, y, epsilon=epsilon, tol=tol).potentials.g, epsilon
 
 
