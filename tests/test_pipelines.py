@@ -118,12 +118,15 @@ class TestAdaptation:
         source, target, fresh = (
             pd.DataFrame(rows, columns=names) for rows in (X_SOURCE, X_TARGET, X_FRESH)
         )
-        plain = make_recipe(max_iter=20).fit(X_SOURCE, Y_SOURCE, X_target=X_TARGET)
+        # The scaler sums a frame's columns in another order than an array's rows.
+        as_laid_out = [frame.to_numpy() for frame in (source, target, fresh)]
+        plain = make_recipe(max_iter=20)
+        plain.fit(as_laid_out[0], Y_SOURCE, X_target=as_laid_out[1])
         framed = make_recipe(max_iter=20).set_output(transform="pandas")
         framed.fit(source, Y_SOURCE, X_target=target)
         assert list(framed[-1].feature_names_in_) == names
         np.testing.assert_array_equal(
-            framed.predict(fresh, domain="target"), plain.predict(X_FRESH, domain="target")
+            framed.predict(fresh, domain="target"), plain.predict(as_laid_out[2], domain="target")
         )
         with pytest.raises(ValueError, match="same order"):
             make_recipe().fit(source, Y_SOURCE, X_target=target[names[::-1]])
