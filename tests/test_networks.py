@@ -173,17 +173,34 @@ class TestUNet:
         torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-4)
 
     @pytest.mark.parametrize(
-        "arguments, match",
+        "parameters, match",
         [
-            (((8, 8),), "three positive integers"),
-            (((1, 0, 8),), "three positive integers"),
-            (((1, 7, 8), 8, 2), "patch_size=2 does not divide"),
+            ({"patch_size": 3}, "patch_size=3 does not divide"),
+            ({"patch_size": 0}, "width and patch_size must be positive integers"),
+            ({"patch_size": 2.0}, "width and patch_size must be positive integers"),
+            ({"width": -4}, "width and patch_size must be positive integers"),
+            ({"width": "8"}, "width and patch_size must be positive integers"),
         ],
+        ids=str,
     )
-    def test_impossible_shapes(self, arguments, match):
-        image_shape, width, patch_size = (*arguments, 8, 1)[:3]
+    def test_impossible_widths(self, parameters, match):
         with pytest.raises(ValueError, match=match):
-            VelocityUNet(image_shape, width, patch_size=patch_size)
+            VelocityUNet((1, 8, 8), **parameters)
+
+
+@pytest.mark.parametrize("network", [VelocityUNet, ConvolutionalTimePredictor])
+@pytest.mark.parametrize(
+    "image_shape", [(8, 8), (1, 0, 8), (1.0, 8, 8), (1, 8, None), 64, None, "188"], ids=str
+)
+def test_networks_for_images_want_the_shape_of_one(network, image_shape):
+    with pytest.raises(ValueError, match="image_shape must be three positive integers"):
+        network(image_shape)
+
+
+@pytest.mark.parametrize("widths", [(), (0,), (8, 2.5), 8, "8"], ids=str)
+def test_a_convolutional_predictor_wants_widths(widths):
+    with pytest.raises(ValueError, match="widths must be one or more positive integers"):
+        ConvolutionalTimePredictor((1, 8, 8), widths)
 
 
 @pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)

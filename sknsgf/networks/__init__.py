@@ -4,6 +4,7 @@ from sknsgf.networks._description import describe_network, rebuild_network
 from sknsgf.networks._embedding import TimeEmbedding
 from sknsgf.networks._mlp import VelocityMLP
 from sknsgf.networks._predictor import ConvolutionalTimePredictor, TimePredictor
+from sknsgf.networks._sizes import check_image_shape
 from sknsgf.networks._standardised import StandardisedVelocity
 from sknsgf.networks._unet import VelocityUNet
 
@@ -14,6 +15,7 @@ __all__ = [
     "TimePredictor",
     "VelocityMLP",
     "VelocityUNet",
+    "check_image_shape",
     "describe_network",
     "rebuild_network",
 ]

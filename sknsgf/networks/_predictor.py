@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from sknsgf.networks._mlp import perceptron
+from sknsgf.networks._sizes import are_sizes, check_image_shape
 
 
 class TimePredictor(nn.Module):
@@ -55,6 +56,11 @@ class ConvolutionalTimePredictor(nn.Module):
     widths : sequence of int, default=(32, 64, 128, 256)
         Channels after each convolution.
 
+    Raises
+    ------
+    ValueError
+        If `image_shape` is not made of three positive integers, or `widths` not of one or more.
+
     Notes
     -----
     Images are rows, as in :class:`VelocityUNet`.
@@ -73,6 +79,9 @@ class ConvolutionalTimePredictor(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], widths: Sequence[int] = (32, 64, 128, 256)):
         super().__init__()
+        check_image_shape(image_shape)
+        if not are_sizes(widths) or not len(widths):
+            raise ValueError(f"widths must be one or more positive integers, got {widths!r}.")
         self.arguments = {"image_shape": image_shape, "widths": widths}
         self.image_shape = tuple(image_shape)
         pairs = pairwise([image_shape[0], *widths])

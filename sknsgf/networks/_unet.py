@@ -17,6 +17,7 @@ from torch.nn.functional import (
 )
 
 from sknsgf.networks._embedding import TimeEmbedding
+from sknsgf.networks._sizes import are_sizes, check_image_shape
 
 _N_FREQUENCIES = 8
 _COARSEST = 7  # side that is not halved further
@@ -46,8 +47,8 @@ class VelocityUNet(nn.Module):
     Raises
     ------
     ValueError
-        If `image_shape` is not made of three positive integers or its sides are not multiples
-        of `patch_size`.
+        If `image_shape` is not made of three positive integers, `width` or `patch_size` is not
+        one, or the sides are not multiples of `patch_size`.
 
     Notes
     -----
@@ -75,7 +76,8 @@ class VelocityUNet(nn.Module):
         attention: bool = True,
     ):
         super().__init__()
-        _check_image_shape(image_shape, patch_size)
+        check_image_shape(image_shape)
+        _check_widths(image_shape, width, patch_size)
         self.arguments = {
             "image_shape": image_shape,
             "width": width,
@@ -154,13 +156,12 @@ class _Attention(nn.Module):
         return image + self.project_out(seen).mT.reshape(image.shape)
 
 
-def _check_image_shape(image_shape: Sequence[int], patch_size: int) -> None:
-    if len(image_shape) != 3 or any(size < 1 for size in image_shape):
+def _check_widths(image_shape: Sequence[int], width: int, patch_size: int) -> None:
+    if not are_sizes([width, patch_size]):
         raise ValueError(
-            "image_shape must be three positive integers, channels, height and width, got "
-            f"{tuple(image_shape)!r}."
+            f"width and patch_size must be positive integers, got {width!r} and {patch_size!r}."
         )
-    if patch_size < 1 or any(side % patch_size for side in image_shape[1:]):
+    if any(side % patch_size for side in image_shape[1:]):
         raise ValueError(
             f"patch_size={patch_size} does not divide both sides of images of shape "
             f"{tuple(image_shape)!r}."
