@@ -83,6 +83,8 @@ class TestImages:
             ({"image_shape": (5, 8)}, "three positive integers"),
             ({"image_shape": (2, -5, -4)}, "three positive integers"),
             ({"image_shape": (2.0, 5, 4)}, "three positive integers"),
+            ({"image_shape": (True, 8, 5)}, "three positive integers"),
+            ({"image_shape": {2, 5, 4}}, "three positive integers"),
             ({"image_shape": 40}, "image_shape"),
             ({"network": "unet"}, r"pass image_shape=\(C, H, W\)"),
             ({"network": lambda shape: torch.nn.Linear(40, 40)}, "Images arrive as rows"),

@@ -26,6 +26,7 @@ from sknsgf.datasets import make_moons, make_task
 from sknsgf.flow import simulate_sinkhorn_flow
 from sknsgf.metrics import energy_distance, sinkhorn_divergence
 from sknsgf.samplers._source import Deck
+from sknsgf.samplers._students import make_network
 
 rng = np.random.default_rng(0)
 X_SOURCE = rng.normal(size=(300, 2))
@@ -562,6 +563,17 @@ class TestPipelines:
         assert pipe.fit(X_TARGET).transform(X_TARGET).shape == X_TARGET.shape
 
 
+class Linear(torch.nn.Module):
+    """A layer, with something done before it and something after."""
+
+    def __init__(self, after=lambda u: u, before=lambda x: x):
+        super().__init__()
+        self.before, self.layer, self.after = before, torch.nn.Linear(2, 2), after
+
+    def forward(self, t, x):
+        return self.after(self.layer(self.before(x)))
+
+
 class TestNetworks:
     def test_own_module_is_copied(self):
         class Still(torch.nn.Module):
@@ -588,12 +600,33 @@ class TestNetworks:
         [
             (lambda shape: "not a module", "network must be"),
             (lambda shape: torch.nn.Linear(2, 2), r"failed for t of shape \(2,\)"),
-            (torch.nn.Bilinear(1, 2, 5), r"failed for t of shape|must return the shape"),
+            (torch.nn.Bilinear(1, 2, 5), r"failed for t of shape|must return a tensor"),
+            (Linear(lambda u: u.flatten()), r"shape of x, \(2, 2\).*got \(4,\)"),
+            (Linear(lambda u: (u, u)), "must return a tensor.*got tuple"),
+            (Linear(lambda u: u.double()), "dtype, float32; got .*float64"),
+            (Linear(lambda u: u * 1j), "dtype, float32; got .*complex64"),
+            (Linear(lambda u: u.detach()), "no gradient"),
+            (Linear().requires_grad_(False), "no gradient"),
+            (Linear(lambda u: u * torch.nan), "NaN"),
+            (Linear(before=lambda x: x.float()), "float64: .*follow the dtype of x"),
         ],
     )
     def test_unusable_network(self, network, message):
         with pytest.raises(ValueError, match=message):
             quick(network=network).fit(X_SOURCE, X_TARGET)
+
+    def test_to_try_a_network_leaves_no_trace(self, untouched_global_seeds):
+        """Layers that draw, that count rows, and that are made when first called."""
+
+        def made(shape):
+            layers = torch.nn.LazyLinear(8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5)
+            return Linear(before=torch.nn.Sequential(*layers, torch.nn.LazyLinear(2)))
+
+        first, second = (make_network(made, (8,), None, 2, seed) for seed in (0, 0))
+        for name, value in first.state_dict().items():
+            torch.testing.assert_close(value, second.state_dict()[name], rtol=0, atol=0)
+        statistics = first.before[1]
+        assert not statistics.running_mean.any() and int(statistics.num_batches_tracked) == 0
 
 
 class TestBadInput:

@@ -41,7 +41,7 @@ from sknsgf.samplers._source import Deck, dealt, is_finite
 from sknsgf.samplers._stages import Fit, with_callbacks
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
-    check_image_shape,
+    check_images,
     find_device,
     make_network,
     move_records,
@@ -116,7 +116,8 @@ class NSGFSampler(BaseFlowSampler):
         fit in memory. Each fit has its own file there, and removes it.
     network : {"auto", "mlp", "unet"}, Module or callable, default="auto"
         The velocity network, called as ``network(t, x)`` with times of shape (n,) and rows of
-        shape (n, n_features), centred and scaled at every time. "auto" is a
+        shape (n, n_features), centred and scaled at every time, for velocities of the shape and
+        dtype of the rows: float32, and float64 where those to move are. "auto" is a
         :class:`~sknsgf.networks.VelocityUNet` if `image_shape` is given, else a perceptron. A
         module is copied, never trained in place; a callable gets `image_shape`, or the shape
         of one row, ``(n_features,)``, where there is none, and returns a module:
@@ -330,7 +331,7 @@ class NSGFSampler(BaseFlowSampler):
         self._check_parameters()
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
-        check_image_shape(self.image_shape, self.network, target.shape[1])
+        check_images(self.image_shape, self.network, target.shape[1])
         if goes_on:
             self._check_goes_on(X_source)
         fitted = self._to_be_fitted(X_source, target, device, goes_on=goes_on)

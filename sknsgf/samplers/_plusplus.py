@@ -33,7 +33,7 @@ from sknsgf.samplers._source import Rows, Source, dealt, is_finite
 from sknsgf.samplers._stages import Fit, Stage, with_callbacks
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
-    check_image_shape,
+    check_images,
     find_device,
     make_network,
     make_time_predictor,
@@ -275,7 +275,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         check_hidden_layer_sizes(self.hidden_layer_sizes)
         device = find_device(self.device)
         rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
-        check_image_shape(self.image_shape, self.network, target.shape[1])
+        check_images(self.image_shape, self.network, target.shape[1])
         if goes_on:
             self._check_goes_on(X_source)
         fitted = self._to_be_fitted(X_source, target, device, goes_on=goes_on)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import nn
+from torch import Tensor, nn
 
 from sknsgf.flow import Records
 from sknsgf.networks import (
@@ -21,6 +21,7 @@ from sknsgf.networks import (
     TimePredictor,
     VelocityMLP,
     VelocityUNet,
+    check_image_shape,
     describe_network,
 )
 from sknsgf.samplers._warnings import warn_user
@@ -37,19 +38,17 @@ def make_network(
     seed: int,
 ) -> nn.Module:
     """Make the velocity network a `network` parameter stands for, with seeded weights."""
-    if isinstance(network, nn.Module):
-        with torch.inference_mode(False):
+    with seeded(seed):
+        if isinstance(network, nn.Module):
             made: Any = copy.deepcopy(network)
-    else:
-        with seeded(seed):
-            if not isinstance(network, str):
-                shape = (n_features,) if image_shape is None else tuple(image_shape)
-                made = _call_factory(network, shape)
-            elif image_shape is not None and network != "mlp":
-                made = VelocityUNet(image_shape)
-            else:
-                made = VelocityMLP(n_features, hidden_layer_sizes)
-    _check_network(made, n_features)
+        elif not isinstance(network, str):
+            shape = (n_features,) if image_shape is None else tuple(image_shape)
+            made = _call_factory(network, shape)
+        elif image_shape is not None and network != "mlp":
+            made = VelocityUNet(image_shape)
+        else:
+            made = VelocityMLP(n_features, hidden_layer_sizes)
+        _check_network(made, n_features)
     return made.float()
 
 
@@ -104,7 +103,7 @@ def resolve_learning_rate(
     return perceptron if isinstance(network, VelocityMLP | TimePredictor) else 2e-3
 
 
-def check_image_shape(image_shape: Any, network: Any, n_features: int) -> None:
+def check_images(image_shape: Any, network: Any, n_features: int) -> None:
     """Raise unless rows of `n_features` are images of that shape, or none is needed."""
     if image_shape is None:
         if isinstance(network, str) and network == "unet":
@@ -113,12 +112,8 @@ def check_image_shape(image_shape: Any, network: Any, n_features: int) -> None:
                 "instance (1, 28, 28)."
             )
         return
-    sizes = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
-    if len(sizes) != 3 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
-        raise ValueError(
-            "image_shape must be three positive integers, channels, height and width, got "
-            f"{image_shape!r}."
-        )
+    check_image_shape(image_shape)
+    sizes = tuple(image_shape)
     if math.prod(sizes) != n_features:
         raise ValueError(
             f"image_shape={sizes} has {math.prod(sizes)} values but the rows have {n_features}; "
@@ -161,21 +156,37 @@ def _check_network(network: Any, n_features: int) -> None:
             "network must be a torch.nn.Module, or a callable that takes the shape of a row, or "
             f"image_shape, and returns one; got {type(network).__name__}."
         )
-    network = network.float()
-    t, x = (torch.zeros(shape, dtype=torch.float32) for shape in ((2,), (2, n_features)))
+    t, x = torch.zeros(2), torch.linspace(-1, 1, 2 * n_features).reshape(2, n_features)
+    _try_network(network, t, x, "Images arrive as rows, too: reshape them inside the network.")
+    hint = "It is trained in float32 but moves float64 rows in float64: follow the dtype of x."
+    _try_network(network, t.double(), x.double(), hint)
+
+
+def _try_network(network: nn.Module, t: Tensor, x: Tensor, hint: str) -> None:
+    """Raise unless a network, called as it will be, returns velocities that can be learned."""
+    network = network.to(x).eval()  # in training statistics would be kept of these rows
+    shape, dtype = tuple(x.shape), str(x.dtype).removeprefix("torch.")
     try:
-        with torch.no_grad():
-            shape = tuple(network(t, x).shape)
+        with torch.enable_grad():
+            u = network(t, x)
     except Exception as error:
         raise ValueError(
-            f"network(t, x) failed for t of shape (2,) and x of shape (2, {n_features}): "
-            f"{error}. Images arrive as rows, too: reshape them inside the network."
+            f"network(t, x) failed for t of shape (2,) and x of shape {shape}, {dtype}: {error}. "
+            f"{hint}"
         ) from error
-    if shape != (2, n_features):
+    if not isinstance(u, Tensor) or u.shape != x.shape or u.dtype != x.dtype:
+        came = tuple(u.shape) if isinstance(u, Tensor) else type(u).__name__
         raise ValueError(
-            f"network(t, x) must return the shape of x, (2, {n_features}) for two rows; got "
-            f"{shape}."
+            f"network(t, x) must return a tensor of the shape of x, {shape} for two rows, and of "
+            f"its dtype, {dtype}; got {came}, {getattr(u, 'dtype', 'which has none')}."
         )
+    if not u.requires_grad:
+        raise ValueError(
+            "network(t, x) cannot be trained: what it returns has no gradient. It needs "
+            "parameters that require one, and must not detach what it computes."
+        )
+    if not u.isfinite().all():
+        raise ValueError("network(t, x) must return finite values, got NaN or infinity.")
 
 
 def find_device(device: str | torch.device) -> torch.device:
