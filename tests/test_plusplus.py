@@ -4,8 +4,10 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
@@ -181,6 +183,52 @@ class TestPhases:
             model.set_params(straight_step_size=0.1).transform(X_SOURCE), equal, atol=1e-9
         )
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("n_to_go", [1, 3, 7, 49])
+    def test_a_whole_number_of_fixed_steps_is_that_many(self, n_to_go, dtype):
+        """However the time that is left, over the length of a step, is rounded."""
+        flow = NSGFSampler(n_steps=1, t_end=0.3, max_iter=1, hidden_layer_sizes=(4,))
+        model = quick(sinkhorn_flow=flow, max_iter=1, switch="fixed", **PAPER)
+        model.set_params(hidden_layer_sizes=(4,)).fit(X_SOURCE, X_TARGET)
+        model.set_params(straight_step_size=(1 - flow.t_end) / n_to_go)
+        path = model.trajectory(X_SOURCE[:5].astype(dtype))
+        assert path.nfe == 1 + n_to_go
+        np.testing.assert_allclose(np.diff(path.times[2:], axis=0), 0.7 / n_to_go, rtol=1e-4)
+
+    @pytest.mark.parametrize("tenths", range(1, 10))
+    def test_fixed_steps_of_a_tenth(self, tenths):
+        flow = NSGFSampler(n_steps=1, t_end=tenths / 10, max_iter=1, hidden_layer_sizes=(4,))
+        model = quick(sinkhorn_flow=flow, max_iter=1, switch="fixed", **PAPER)
+        model.set_params(straight_step_size=0.1, hidden_layer_sizes=(4,)).fit(X_SOURCE, X_TARGET)
+        for dtype in (np.float32, np.float64):
+            assert model.trajectory(X_SOURCE[:5].astype(dtype)).nfe == 1 + 10 - tenths
+
+    @pytest.mark.parametrize("form", [{}, PAPER], ids=str)
+    def test_phases_share_their_units_where_the_source_tells_them(self, form):
+        model = quick(max_iter=2, **form).fit(X_SOURCE, np.tile([[1.0, 2.0, 3.0]], (50, 1)))
+        states = model.trajectory(X_SOURCE).states
+        np.testing.assert_allclose(states[5], model.sinkhorn_flow_.transform(X_SOURCE), rtol=1e-9)
+
+    def test_the_first_phase_knows_the_columns_by_name(self):
+        names = ["a", "b", "c"]
+        source, target = (pd.DataFrame(rows, columns=names) for rows in (X_SOURCE, X_TARGET))
+        model = quick(max_iter=2).fit(source, target)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.partial_fit(source, target)
+            near = model.sinkhorn_flow_.transform(source)
+        np.testing.assert_allclose(near, model.trajectory(source).states[5], rtol=1e-9)
+        assert not hasattr(model.fit(X_SOURCE, X_TARGET).sinkhorn_flow_, "feature_names_in_")
+
+    @pytest.mark.parametrize("before, after", [("flow", "source"), ("source", "flow")])
+    def test_other_lines_are_no_going_on(self, before, after):
+        flow = NSGFSampler(n_steps=2, t_end=0.5, max_iter=2)
+        model = quick(sinkhorn_flow=flow, straight_from=before, max_iter=2)
+        model.fit(X_SOURCE, X_TARGET).set_params(straight_from=after)
+        with pytest.raises(ValueError, match=f'fitted with straight_from="{before}"'):
+            model.partial_fit(X_SOURCE, X_TARGET)
+        model.fit(X_SOURCE, X_TARGET)
+
     def test_search_over_the_first_phase(self):
         model = quick(sinkhorn_flow=NSGFSampler(n_steps=3, t_end=0.5, max_iter=5), max_iter=5)
         search = GridSearchCV(model, {"sinkhorn_flow__blur": [0.1, 0.3]}, cv=2)
@@ -250,6 +298,9 @@ class TestBadInput:
         "parameters",
         [
             {"sinkhorn_flow": "fast"},
+            {"sinkhorn_flow": NSGFSampler},
+            {"sinkhorn_flow": NSGFPlusPlus()},
+            {"sinkhorn_flow": FrozenEstimator(NSGFSampler())},
             {"straight_from": "target"},
             {"coupling": "large-ish"},
             {"switch": "sometimes"},
@@ -273,6 +324,13 @@ class TestBadInput:
         with pytest.raises(ValueError, match=next(iter(parameters))):
             model.fit(X_SOURCE, X_TARGET)
         assert pickle.dumps(model.__dict__) == before
+
+    @pytest.mark.parametrize("n_steps", [0, "5", None, 7.5])
+    @pytest.mark.filterwarnings("error")
+    def test_impossible_parameters_of_the_first_phase(self, n_steps):
+        model = quick(sinkhorn_flow=NSGFSampler(n_steps=n_steps))
+        with pytest.raises(ValueError, match="'n_steps' parameter of NSGFSampler"):
+            model.fit(X_SOURCE, X_TARGET)
 
     def test_unusable_arrays_leave_it_as_it_was(self):
         model = quick().fit(X_SOURCE, X_TARGET)

@@ -187,7 +187,7 @@ class NSGFPlusPlus(BaseFlowSampler):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "sinkhorn_flow": [None, HasMethods(["fit", "partial_fit", "trajectory"])],
+        "sinkhorn_flow": [None, NSGFSampler],
         "straight_from": [StrOptions({"source", "flow"})],
         "coupling": [StrOptions({"auto", "independent", "minibatch", "large"})],
         "switch": [StrOptions({"predict", "fixed"})],
@@ -279,17 +279,17 @@ class NSGFPlusPlus(BaseFlowSampler):
         if goes_on:
             self._check_goes_on(X_source)
         fitted = self._to_be_fitted(X_source, target, device, goes_on=goes_on)
-        units = self._units if goes_on else Units.of(target, rows)
         seeds = self._make_seeds(6, goes_on=goes_on)
-        fitted.mean_, fitted.scale_ = units
-        fitted._constant = fitted._find_constant(target, goes_on=goes_on)
-        fitted.source_, fitted._score_seed = self._make_source(rows, units), seeds[5]
         kind = (self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1])
         network: Any = make_network(*kind, seeds[0])
         predictor = self._make_predictor(*kind, seeds[4])
         for_training, for_switching = rows, rows
         if predictor is not None:
             for_training, for_switching = _hold_out_starts(rows)
+        units = self._units if goes_on else Units.of(target, for_training)
+        fitted.mean_, fitted.scale_ = units
+        fitted._constant = fitted._find_constant(target, goes_on=goes_on)
+        fitted.source_, fitted._score_seed = self._make_source(rows, units), seeds[5]
         rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
         fitted.learning_rate_ = rate
         flow = self._make_sinkhorn_flow(rate, seeds[1])
@@ -298,12 +298,15 @@ class NSGFPlusPlus(BaseFlowSampler):
             if predictor is not None and self.time_predictor_ is not None:
                 predictor = resume(self.time_predictor_, predictor)
             flow = copy.copy(self.sinkhorn_flow_).set_params(**flow.get_params(deep=False))
+            vars(flow).pop("feature_names_in_", None)  # arrays are what it goes on with
 
         n_stages = 2 if predictor is None else 3
         fit = Fit(self, X_source, y if X_target is None else X_target, n_stages)
         with fit.nested("sinkhorn_flow", flow):
             arrays = (target,) if for_training is None else (for_training, target)
             fitted.sinkhorn_flow_ = flow.partial_fit(*arrays)
+        if hasattr(fitted, "feature_names_in_"):
+            flow.feature_names_in_ = fitted.feature_names_in_
         fitted._switch_fixed = 0.0 if self.straight_from == "flow" else flow.t_end
         ends = Ends(self._make_source(for_training, units), units.inward(target))
         lines = self._make_lines(ends, flow, (seeds[2], seeds[3]))
@@ -325,34 +328,46 @@ class NSGFPlusPlus(BaseFlowSampler):
         fit.end()
         return self
 
+    def _check_goes_on(self, X_source: Any) -> None:
+        super()._check_goes_on(X_source)
+        fitted_from = "flow" if self._switch_fixed == 0 else "source"
+        if self.straight_from != fitted_from:
+            raise ValueError(
+                f'The straight flow was fitted with straight_from="{fitted_from}" and cannot go '
+                f'on with "{self.straight_from}": other lines are another flow. Fit again with '
+                "warm_start=False."
+            )
+
     def _make_predictor(self, *kind_and_seed: Any) -> nn.Module | None:
         if self.straight_from == "flow" or self.switch == "fixed":
             return None
         return make_time_predictor(*kind_and_seed)
 
     def _make_sinkhorn_flow(self, rate: float, seed: int) -> NSGFSampler:
-        if self.sinkhorn_flow is not None and self.sinkhorn_flow.n_steps > _MOST_STEPS:
-            warn_user(
-                f"The first phase has n_steps={self.sinkhorn_flow.n_steps}; more than "
-                f"{_MOST_STEPS} are simulated and sampled at a cost that the second phase was "
-                "to save. Use sinkhorn_flow=NSGFSampler(n_steps=5).",
-            )
         names = ["source", "device", "n_jobs", "verbose"]
         names += [] if self.image_shape is None else ["image_shape"]
         run = {name: getattr(self, name) for name in names}
-        if self.sinkhorn_flow is not None:
-            return clone(self.sinkhorn_flow).set_params(**run, random_state=seed)
-        return NSGFSampler(
-            n_steps=5,
-            t_end=1.0 if self.straight_from == "flow" else 0.5,
-            network=self.network,
-            hidden_layer_sizes=self.hidden_layer_sizes,
-            max_iter=self.max_iter,
-            learning_rate=rate,
-            batch_size=self.batch_size,
-            random_state=seed,
-            **run,
-        )
+        if self.sinkhorn_flow is None:
+            return NSGFSampler(
+                n_steps=5,
+                t_end=1.0 if self.straight_from == "flow" else 0.5,
+                network=self.network,
+                hidden_layer_sizes=self.hidden_layer_sizes,
+                max_iter=self.max_iter,
+                learning_rate=rate,
+                batch_size=self.batch_size,
+                random_state=seed,
+                **run,
+            )
+        flow = clone(self.sinkhorn_flow).set_params(**run, random_state=seed)
+        flow._check_parameters()
+        if flow.n_steps > _MOST_STEPS:
+            warn_user(
+                f"The first phase has n_steps={flow.n_steps}; more than {_MOST_STEPS} are "
+                "simulated and sampled at a cost that the second phase was to save. Use "
+                "sinkhorn_flow=NSGFSampler(n_steps=5).",
+            )
+        return flow
 
     def _make_lines(self, ends: Ends, flow: NSGFSampler, seeds: tuple[int, int]) -> Lines:
         kept, held_out = hold_out(ends, flow.early_stopping, self.max_iter)
@@ -491,9 +506,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         }
 
     def _n_sampling_steps(self) -> int:
-        n_straight = self.n_straight_steps
-        if self.straight_step_size is not None:
-            n_straight = math.ceil(1 / self.straight_step_size)
+        n_straight = self._n_steps_from(torch.zeros(1, dtype=torch.float64))
         return self.sinkhorn_flow_._n_sampling_steps() + n_straight
 
     def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
@@ -507,13 +520,21 @@ class NSGFPlusPlus(BaseFlowSampler):
         end = integrate(velocity, near.x[-1], self._straight_grid(switch))
         return _joined(near, end, predictions=int(self.time_predictor_ is not None))
 
+    def _n_steps_from(self, start: Tensor) -> int:
+        """Count the steps of the straight flow that points starting at times (n,) need."""
+        if self.straight_step_size is None:
+            return self.n_straight_steps
+        rounding = 4 * torch.finfo(start.dtype).eps
+        to_go = 1 - float(start.min()) - rounding  # which is no step of its own
+        return max(1, math.ceil(to_go / self.straight_step_size))
+
     def _straight_grid(self, start: Tensor) -> Tensor:
         """Lay out times (n_steps + 1, n) from each point's start (n,) to 1."""
         if self.straight_step_size is None:
             done = torch.linspace(0, 1, self.n_straight_steps + 1, dtype=start.dtype)
             return torch.lerp(start, torch.ones_like(start), done.to(start.device)[:, None])
-        n_steps = math.ceil((1 - float(start.min())) / self.straight_step_size)
-        steps = torch.arange(max(1, n_steps) + 1, dtype=start.dtype, device=start.device)
+        n_steps = self._n_steps_from(start)
+        steps = torch.arange(n_steps + 1, dtype=start.dtype, device=start.device)
         grid = (start + self.straight_step_size * steps[:, None]).clamp(max=1)
         grid[-1] = 1  # which rounding may have missed
         return grid
