@@ -274,8 +274,9 @@ def plot_images(
     Raises
     ------
     ValueError
-        If rows are not images of that shape, channels are not one or three, or a value is not
-        finite.
+        If rows are not images of that shape, channels are not one or three, a value is not
+        finite, `value_range` is not a lower and a higher number, or `n_columns` is no positive
+        integer.
 
     Examples
     --------
@@ -284,9 +285,12 @@ def plot_images(
     >>> ax = plot_images(load_digits().data[:100], (1, 8, 8), value_range=(0, 16))
     """
     images = _check_images(X, image_shape)
-    low, high = (images.min(), images.max()) if value_range is None else value_range
+    low, high = _find_range(images, value_range)
     scaled = ((images - low) / (high - low if high > low else 1)).clip(0, 1)
-    picture = _tiled(scaled, n_columns or math.ceil(len(scaled) ** 0.5))
+    n_columns = math.ceil(len(scaled) ** 0.5) if n_columns is None else n_columns
+    if not _is_size(n_columns):
+        raise ValueError(f"n_columns must be a positive integer or None, got {n_columns!r}.")
+    picture = _tiled(scaled, n_columns)
     ax = _equal_axes(ax)
     ax.set_axis_off()
     style: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
@@ -796,11 +800,13 @@ class SwitchTimeDisplay:
 
 def _check_images(X: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float64]:
     """Images of shape (n_samples, H, W, C) from rows."""
-    shape, rows = tuple(image_shape), np.asarray(X, dtype=np.float64)
-    if len(shape) != 3 or shape[0] not in (1, 3):
+    shape = tuple(image_shape) if np.iterable(image_shape) else ()
+    if len(shape) != 3 or not all(map(_is_size, shape)) or shape[0] not in (1, 3):
         raise ValueError(
-            f"image_shape must be (channels, height, width) with 1 or 3 channels, got {shape}."
+            "image_shape must be (channels, height, width), positive integers, with 1 or 3 "
+            f"channels, got {image_shape!r}."
         )
+    rows = np.asarray(X, dtype=np.float64)
     if rows.ndim != 2 or not len(rows) or rows.shape[1] != math.prod(shape):
         raise ValueError(
             f"X must have shape (n_samples, {math.prod(shape)}), one image of shape {shape} a "
@@ -809,6 +815,24 @@ def _check_images(X: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float6
     if not np.isfinite(rows).all():
         raise ValueError("X holds NaN or infinity, which no picture can show.")
     return np.moveaxis(rows.reshape(-1, *shape), 1, -1)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
+
+
+def _find_range(images: NDArray[np.float64], value_range: Any) -> tuple[float, float]:
+    if value_range is None:
+        return float(images.min()), float(images.max())
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(
+            f"value_range must be two finite numbers, the lower one first, got {value_range!r}."
+        )
+    return low, high
 
 
 def _tiled(images: NDArray[np.float64], n_columns: int) -> NDArray[np.float64]:

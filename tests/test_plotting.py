@@ -195,12 +195,29 @@ def test_an_even_image_is_drawn():
         (np.zeros((0, 4)), (1, 2, 2), "one image of shape"),
         (np.zeros((2, 8)), (2, 2, 2), "1 or 3 channels"),
         (np.zeros((2, 4)), (2, 2), "1 or 3 channels"),
+        (np.zeros((2, 4)), 4, "1 or 3 channels, got 4"),
+        (np.zeros((2, 4)), None, "1 or 3 channels, got None"),
+        (np.zeros((2, 4)), (1.0, 2.0, 2.0), "positive integers"),
+        (np.zeros((2, 4)), (1, -2, -2), "positive integers"),
         (np.full((2, 4), np.nan), (1, 2, 2), "NaN"),
     ],
 )
 def test_only_images(X, image_shape, match):
     with pytest.raises(ValueError, match=match):
         plot_images(X, image_shape)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        *({"value_range": value} for value in [(1, 0), (0, 0), (0, np.nan), (0, np.inf), (1,), 5]),
+        *({"n_columns": value} for value in [0, -2, 2.5, True]),
+    ],
+    ids=str,
+)
+def test_impossible_grids_of_images(parameters):
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        plot_images(np.zeros((2, 4)), (1, 2, 2), **parameters)
 
 
 ROWS = np.random.RandomState(1).standard_normal((40, 3)) * [1, 2, 3]
