@@ -46,10 +46,12 @@ class Trajectory(NamedTuple):
     ----------
     states : ndarray of shape (n_times, n_samples, n_features)
         Rows at each time, in data units; the first are the rows passed in.
-    times : ndarray of shape (n_times,)
-        Times, from 0 (source) to the end of the flow.
+    times : ndarray of shape (n_times,) or (n_times, n_samples)
+        Times, from 0 (source) to the end of the flow. Of an NSGFPlusPlus those of every row, in
+        two stretches: along the first phase, then along the straight flow, whose times are its
+        own, from where the row enters to 1. The state between them is there twice.
     nfe : int
-        Network evaluations a row took.
+        Network evaluations a row took; with steps of one length the most that any row took.
     """
 
     states: NDArray
@@ -348,7 +350,9 @@ class BaseFlowSampler(
         -----
         Every step of `transform` is undone by a fixed-point iteration, at ten times its
         evaluations. The last step is close to a projection, which remembers little of where
-        a point came from: `round_trip_error` tells what is lost on your data.
+        a point came from: `round_trip_error` tells what is lost on your data. Where an
+        NSGFPlusPlus predicts switch times, a point going back leaves the straight flow where the
+        prediction first reaches the time, which need not be where it entered.
 
         Examples
         --------
