@@ -45,7 +45,8 @@ for ax, rows, title in zip(
 # From noise to digit
 # -------------------
 # Each line is one image on its way. The first five steps follow the Sinkhorn flow and bring out
-# a rough shape; from there the straight flow sharpens it.
+# a rough shape; from there the straight flow sharpens it. The state between the two is in the
+# trajectory twice, as the end of one and the start of the other, and no step of its own.
 
 noise = X_train.mean(0) + model.scale_ * np.random.default_rng(3).normal(size=(8, 64))
 path = model.trajectory(noise)
@@ -55,7 +56,7 @@ strip = path.states[shown].swapaxes(0, 1).reshape(-1, 64)
 plot_images(strip, (1, 8, 8), value_range=(0, 1), n_columns=len(shown), cmap="gray_r", ax=ax)
 ax.set_axis_on()
 ax.axvline(6 * 9 - 0.75, color="#d1495b", lw=2)
-ax.set_xticks(np.arange(len(shown)) * 9 + 3.5, [f"step {k}" for k in shown], rotation=45)
+ax.set_xticks(np.arange(len(shown)) * 9 + 3.5, [f"step {k - (k > 5)}" for k in shown], rotation=45)
 ax.set_yticks([])
 ax.set_title("left of the line: Sinkhorn flow; right: straight flow")
 plt.show()
