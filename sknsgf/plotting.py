@@ -818,7 +818,7 @@ def _check_images(X: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float6
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
 
 
 def _find_range(images: NDArray[np.float64], value_range: Any) -> tuple[float, float]:
