@@ -750,13 +750,15 @@ class BaseFlowSampler(
 
     def _validate_params(self) -> None:
         """Refuse what scikit-learn's own check lets pass: classes, and booleans for numbers."""
-        super()._validate_params()
-        for name, value in self.get_params(deep=False).items():
+        parameters = self.get_params(deep=False)
+        for name, value in parameters.items():
             if isinstance(value, type) and name != "network":
                 raise InvalidParameterError(
                     f"{name} is the class {value.__name__}; pass an instance: "
                     f"{name}={value.__name__}(...)."
                 )
+        super()._validate_params()
+        for name, value in parameters.items():
             switch = {"boolean", "verbose"} & {*map(str, self._parameter_constraints[name])}
             if isinstance(value, bool | np.bool_) and not switch:
                 raise InvalidParameterError(f"{name} must not be a boolean, got {value}.")
