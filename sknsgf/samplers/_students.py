@@ -49,7 +49,7 @@ def make_network(
         else:
             made = VelocityMLP(n_features, hidden_layer_sizes)
         _check_network(made, n_features)
-    return made.float()
+        return made.float()
 
 
 def _call_factory(factory: Callable[[tuple[int, ...]], Any], shape: tuple[int, ...]) -> Any:
