@@ -235,8 +235,10 @@ class TestFit:
     def test_progress_bars_on_request_only(self, capsys):
         quick().fit(X_SOURCE, X_TARGET)
         assert capsys.readouterr() == ("", "")
-        quick(verbose=1).fit(X_SOURCE, X_TARGET)
-        assert "simulate" in (shown := capsys.readouterr().err) and "train" in shown
+        quick(verbose=1, early_stopping=True).fit(X_SOURCE, X_TARGET)
+        shown = capsys.readouterr().err
+        for stage in ("simulate", "simulate held-out rows", "train"):
+            assert f"NSGFSampler {stage}: " in shown
 
 
 class TestReproducibility:

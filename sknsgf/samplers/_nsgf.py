@@ -38,7 +38,7 @@ from sknsgf.samplers._base import (
 from sknsgf.samplers._ends import Ends, hold_out
 from sknsgf.samplers._saving import is_history
 from sknsgf.samplers._source import Deck, dealt, is_finite
-from sknsgf.samplers._stages import Fit, with_callbacks
+from sknsgf.samplers._stages import Fit, Stage, with_callbacks
 from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
     check_images,
@@ -357,7 +357,8 @@ class NSGFSampler(BaseFlowSampler):
 
         data = X_source, y if X_target is None else X_target
         fit = Fit(self, *data, n_stages=3 if held_out_ends else 2)
-        pool = self._simulate(ends, seeds[1], device, fit)
+        simulating = fit.stage("simulate", self._choose_n_simulations(ends))
+        pool = self._simulate(ends, seeds[1], device, simulating)
         held_out = held_out_ends and self._simulate_held_out(held_out_ends, seeds[4], device, fit)
         student = network if goes_on else _standardise(network, pool, seeds[2])
         network, history = fitted._train(student, pool, held_out, seeds[2], fit)
@@ -528,28 +529,22 @@ class NSGFSampler(BaseFlowSampler):
     ) -> TrajectoryPool:
         """Simulate a tenth of what a full run wants, or as much as is looked at."""
         n_records = min(self._n_records_wanted() / 10, _N_HELD_OUT_RECORDS)
-        n_simulations = self._count_simulations(ends, n_records)
-        return self._simulate(ends, seed, device, fit, n_simulations)
+        stage = fit.stage("simulate held-out rows", self._count_simulations(ends, n_records))
+        return self._simulate(ends, seed, device, stage)
 
     def _simulate(
-        self,
-        ends: Ends,
-        seed: int,
-        device: torch.device,
-        fit: Fit,
-        n_simulations: int | None = None,
+        self, ends: Ends, seed: int, device: torch.device, stage: Stage
     ) -> TrajectoryPool:
         source, target = ends
         n_particles = self._choose_n_particles(ends)
-        n_simulations = n_simulations or self._choose_n_simulations(ends)
-        with fit.stage("simulate", n_simulations) as stage:
+        with stage:
             pool = simulate_sinkhorn_flow(
                 dealt(source).draw,
                 Deck(target).draw,
                 self._make_schedule(),
                 n_particles=n_particles,
                 n_targets=min(self.n_targets or n_particles, len(target)),
-                n_simulations=n_simulations,
+                n_simulations=stage.total,
                 blur=_resolve_blur(self.blur, target.shape[1]),
                 tol=_POOL_TOL,
                 max_iter=_POOL_MAX_ITER,
