@@ -68,7 +68,7 @@ PHASES = ("first phase alone", "second phase alone")
 REDRAWN = "training set, redrawn"
 METHODS = ("training set", REDRAWN, "NSGFPlusPlus", *PHASES, TO_THE_END, "NSGFSampler", *BASELINES)
 CHOICES = ("max_iter", "learning_rate", "stops_early")
-ASKED = ("dataset", "budget", "network", "width", "patch", "batch", "share")  # kept in records
+ASKED = ("dataset", "budget", "network", "width", "patch", "batch", "share", "t_end")  # recorded
 
 Record = dict[str, Any]
 Sample = Callable[[int, int], NDArray]
@@ -143,7 +143,7 @@ def fit_plus_plus(
     model = NSGFPlusPlus(
         sinkhorn_flow=NSGFSampler(
             n_steps=FIRST_PHASE,
-            t_end=args.t_end or (1.0 if args.straight_from == "flow" else 0.5),
+            t_end=args.t_end,
             network=network,
             max_iter=max(1, int(args.share * max_iter)),
             learning_rate=args.rate or "auto",
@@ -474,7 +474,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--share", type=float, default=0.3, help="first phase's training steps")
     parser.add_argument("--straight-from", default="flow", choices=["flow", "source"])
-    parser.add_argument("--t-end", type=float, help="else as by default")
+    parser.add_argument("--t-end", type=float, default=0.5, help="of the first phase")
     parser.add_argument("--coupling", default="auto")
     parser.add_argument("--switch", default="predict", choices=["predict", "fixed"])
     parser.add_argument("--rate", type=float, help="learning rate of ours, else their default")

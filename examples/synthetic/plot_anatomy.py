@@ -85,24 +85,24 @@ print(f"evaluations a point: {path.nfe}")
 #
 # Without a switch
 # ----------------
-# By default, ``straight_from="flow"``, lines start where the first phase ends, which then runs to
-# the end, and lead to where optimal transport between the two clouds would take them. They are
-# short, no predictor is needed, and points end nearer to the target.
+# By default, ``straight_from="flow"``, lines start where the first phase ends, and lead to where
+# optimal transport between the two clouds would take them. No predictor is needed, and points end
+# nearer to the target.
 
-short = NSGFPlusPlus(
-    sinkhorn_flow=NSGFSampler(n_steps=5, max_iter=1000),
+without = NSGFPlusPlus(
+    sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5, max_iter=1000),
     source="gaussian",
     max_iter=1500,
     random_state=0,
 ).fit(X)
-path = short.trajectory(noise)
+path = without.trajectory(noise)
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.3), layout="constrained")
 for ax, states, title in (
     (axes[0], path.states[:switch], "phase 1: five Sinkhorn steps"),
-    (axes[1], path.states[switch:], "phase 2: the last stretch"),
+    (axes[1], path.states[switch:], "phase 2: the rest of the way"),
 ):
     plot_trajectories(states, ax=ax)
     plot_particles(X[:1500], ax=ax, s=3, color="#d1495b", alpha=0.25, zorder=0)
     ax.set(title=title, xticks=[], yticks=[], xlim=(-8, 8), ylim=(-8, 8))
 plt.show()
-print(f"energy distance {energy_distance(short.transform(start), fresh):.4f}")
+print(f"energy distance {energy_distance(without.transform(start), fresh):.4f}")

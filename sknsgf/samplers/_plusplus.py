@@ -85,10 +85,8 @@ class NSGFPlusPlus(BaseFlowSampler):
     sinkhorn_flow : NSGFSampler, default=None
         The first phase; cloned, never fitted in place. Its `source`, `device`, `n_jobs`,
         `random_state` and `verbose` are replaced by this estimator's, `image_shape` if it is
-        given. None takes ``NSGFSampler(n_steps=5)`` with the training parameters given here,
-        or ``NSGFSampler(n_steps=5, t_end=0.5)`` where the straight flow starts at the source.
-        Its `early_stopping` holds for the second phase, too. For images of 28 x 28 pixels one to
-        ``t_end=0.5`` is far better than the default.
+        given. None takes ``NSGFSampler(n_steps=5, t_end=0.5)``, which goes half of the way, with
+        the training parameters given here. Its `early_stopping` holds for the second phase, too.
     straight_from : {"flow", "source"}, default="flow"
         Where the straight flow's lines start. "flow": where the first phase ends, on the last
         stretch to the target. "source": at the source, as in the paper; it is then entered
@@ -350,7 +348,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         if self.sinkhorn_flow is None:
             return NSGFSampler(
                 n_steps=5,
-                t_end=1.0 if self.straight_from == "flow" else 0.5,
+                t_end=0.5,
                 network=self.network,
                 hidden_layer_sizes=self.hidden_layer_sizes,
                 max_iter=self.max_iter,
@@ -365,7 +363,7 @@ class NSGFPlusPlus(BaseFlowSampler):
             warn_user(
                 f"The first phase has n_steps={flow.n_steps}; more than {_MOST_STEPS} are "
                 "simulated and sampled at a cost that the second phase was to save. Use "
-                "sinkhorn_flow=NSGFSampler(n_steps=5).",
+                f"sinkhorn_flow=NSGFSampler(n_steps=5, t_end={flow.t_end:g}).",
             )
         return flow
 
