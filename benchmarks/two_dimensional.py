@@ -546,14 +546,15 @@ def shown(measured: Iterable[Record], drawn: Iterable[NDArray]) -> dict[str, NDA
 
 
 def load(*paths: Path) -> tuple[Record, dict[str, NDArray]]:
-    """What earlier runs left in the files, and the points beside them."""
+    """What earlier runs left in the files, and the points beside them, where they were kept."""
     result: Record = {"records": []}
     clouds: dict[str, NDArray] = {}
     for path in filter(Path.exists, paths):
         read = json.loads(path.read_text())
         result = {**read, **replace(result, read["records"], ("task", "seed", "method"))}
-        with np.load(path.with_suffix(".npz")) as archive:
-            clouds |= archive
+        if (points := path.with_suffix(".npz")).exists():
+            with np.load(points) as archive:
+                clouds |= archive
     return result, clouds
 
 
