@@ -102,12 +102,15 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("rows", "error", "message"),
         [
-            (np.where(X > 1, np.nan, X), ValueError, "NaN"),
-            (np.where(X > 1, -np.inf, X), ValueError, "infinity"),
+            (np.where(X > 1, np.nan, X), ValueError, "NaN; impute"),
+            (np.where(X > 1, None, X), ValueError, "NaN; impute"),
+            (pd.DataFrame(X).mask(X > 1, pd.NA).convert_dtypes(), ValueError, "NaN; impute"),
+            (np.where(X > 1, -np.inf, X), ValueError, "infinity; clip"),
+            (np.where(X > 1, np.longdouble(10) ** 400, X), ValueError, "infinity; clip"),
             (X * 1j, ValueError, "Complex"),
             (torch.from_numpy(X * 1j), ValueError, "Complex"),
             (X.astype(str), ValueError, "numeric values, got dtype <U"),
-            (np.where(X > 0, "1", X.astype(object)), ValueError, "got text"),
+            (np.where(X > 0, "1", X.astype(object)), ValueError, "got text.*encode categories"),
             (pd.DataFrame(X.astype(str)), ValueError, "numeric values"),
             (pl.DataFrame(X.astype(str)), ValueError, "numeric values"),
             (np.array(X * 1e9, "datetime64[s]"), ValueError, "datetime64"),
@@ -123,7 +126,7 @@ class TestRefused:
             (7.0, ValueError, "2D array"),
             ([[1.0, 2.0], [3.0]], ValueError, "inhomogeneous"),
         ],
-        ids=range(20),
+        ids=range(23),
     )
     def test_unusable_rows_by_the_name_of_the_array(self, fitted, rows, error, message):
         with pytest.raises(error, match=f"(?s)X_source.*{message}"):
@@ -158,6 +161,9 @@ class TestColumnNames:
             ValueError, match=r"X_target has \['b', 'a'\].*X_target\[\['a', 'b'\]\]"
         ):
             quick().fit(frame, X_target=swapped)
+        other = library.DataFrame({"c": X[:, 0], "b": X[:, 1]})
+        with pytest.raises(ValueError, match=r"X_target has \['c', 'b'\].*rename"):
+            quick().fit(frame, X_target=other)
         for method in (flow.transform, flow.inverse_transform, flow.trajectory):
             with pytest.raises(ValueError, match="feature names"):
                 method(swapped)

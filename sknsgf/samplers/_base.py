@@ -874,9 +874,11 @@ class BaseFlowSampler(
         names = list(names) or _column_names(self, X_source)
         target_names = _column_names(self, given)
         if names and target_names and names != target_names:
+            same = set(names) == set(target_names)
+            remedy = f"X_target[{names}]" if same else "rename them, or pass arrays"
             raise ValueError(
                 f"X_source has the columns {names} but X_target has {target_names}; both must "
-                f"have the same columns in the same order: X_target[{names}]."
+                f"have the same columns in the same order: {remedy}."
             )
         return rows, target
 
@@ -903,7 +905,10 @@ def check_rows(X: Any, name: str, estimator: Any, min_samples: int) -> NDArray:
         rows = check(_to_numpy(X), dtype=None, ensure_all_finite=False, ensure_min_features=0)
         _check_numeric(rows)
         # Sums over columns round differently in Fortran order: one order, one result.
-        return check(rows, dtype=_FLOATS, order="C", ensure_min_samples=min_samples)
+        shaped = {"order": "C", "ensure_min_samples": min_samples}
+        rows = check(rows, dtype=_FLOATS, ensure_all_finite=False, **shaped)
+        _check_finite(rows)
+        return rows
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name} cannot be used. {error}") from error
 
@@ -923,7 +928,17 @@ def _check_numeric(rows: NDArray) -> None:
     texts = rows.dtype == object and any(isinstance(entry, str | bytes) for entry in rows.flat)
     if rows.dtype.kind not in "biufO" or texts:
         kind = "text" if texts else f"dtype {rows.dtype}"
-        raise ValueError(f"Expected numeric values, got {kind}; convert it with astype(float).")
+        raise ValueError(
+            f"Expected numeric values, got {kind}; convert numbers with astype(float) and encode "
+            "categories."
+        )
+
+
+def _check_finite(rows: NDArray) -> None:
+    if np.isnan(rows).any():
+        raise ValueError("It contains NaN; impute missing values, or drop their rows.")
+    if np.isinf(rows).any():
+        raise ValueError("It contains infinity; clip such values, or drop their rows.")
 
 
 def _check_domain(domain: Any) -> None:
