@@ -233,6 +233,12 @@ class TestPhases:
         search.fit(X_SOURCE, X_TARGET[:300])
         assert search.best_estimator_.sinkhorn_flow_.blur_ in (0.1, 0.3)
 
+    def test_a_search_over_a_first_phase_that_is_not_given(self):
+        with pytest.raises(ValueError, match=r"blur cannot be set.*sinkhorn_flow=NSGFSampler"):
+            GridSearchCV(quick(), {"sinkhorn_flow__blur": [0.1]}, cv=2).fit(X_SOURCE, X_SOURCE)
+        both = {"sinkhorn_flow": NSGFSampler(), "sinkhorn_flow__blur": 0.1}
+        assert quick().set_params(**both).sinkhorn_flow.blur == 0.1
+
     def test_history_of_every_stage(self):
         model = quick(**PAPER).fit(X_SOURCE, X_TARGET)
         assert list(model.history_) == ["sinkhorn_flow", "straight_flow", "time_predictor"]

@@ -266,6 +266,39 @@ class NSGFPlusPlus(BaseFlowSampler):
         self.random_state = random_state
         self.verbose = verbose
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of the first phase by names like ``sinkhorn_flow__blur``.
+
+        Parameters
+        ----------
+        **params
+            Parameters and their values.
+
+        Returns
+        -------
+        self : NSGFPlusPlus
+            The sampler itself.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or no `sinkhorn_flow` that has it.
+
+        Examples
+        --------
+        >>> from sknsgf import NSGFPlusPlus, NSGFSampler
+        >>> model = NSGFPlusPlus(sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5))
+        >>> model.set_params(sinkhorn_flow__blur=0.1).sinkhorn_flow.blur
+        0.1
+        """
+        nested = [name for name in params if name.startswith("sinkhorn_flow__")]
+        if nested and params.get("sinkhorn_flow", self.sinkhorn_flow) is None:
+            raise ValueError(
+                f"{nested[0]} cannot be set, as sinkhorn_flow is None. Give the first phase "
+                "explicitly: sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5)."
+            )
+        return super().set_params(**params)
+
     @with_callbacks
     def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
         goes_on = goes_on and hasattr(self, "sinkhorn_flow_")
