@@ -92,7 +92,6 @@ class TestPhases:
         np.testing.assert_allclose(moved.mean(0), fresh.mean(0) + 10, atol=0.2)
         np.testing.assert_allclose(moved.std(0), 1, atol=0.2)
 
-    @pytest.mark.parametrize("trained", [PAPER], ids=str, indirect=True)
     def test_the_second_phase_improves_the_first(self, trained):
         fresh = np.random.default_rng(2).normal(size=(500, 3))
         first = trained.sinkhorn_flow_.transform(fresh)

@@ -430,9 +430,9 @@ class BaseFlowSampler(
 
         Notes
         -----
-        Columns in which the target never varied are exactly constant in samples, too, unless the
-        flow ends before, at a `t_end` below 1. `transform` leaves rows where the flow ends, from
-        where `inverse_transform` finds back.
+        Columns in which the target never varied are exactly constant in samples, too, unless an
+        NSGFSampler ends before, at a `t_end` below 1. `transform` leaves rows where the flow ends,
+        from where `inverse_transform` finds back.
 
         Examples
         --------

@@ -76,8 +76,8 @@ class Lines(NamedTuple):
 class NSGFPlusPlus(BaseFlowSampler):
     r"""NSGF++: a few steps of the Sinkhorn flow, then a straight flow to the target.
 
-    The Sinkhorn flow brings points near the target in few steps; a straight flow, trained on
-    lines between pairs of points, takes them the rest of the way. Meant for data of many
+    The Sinkhorn flow takes points half of the way to the target in few steps; a straight flow,
+    trained on lines between pairs of points, takes them the rest of it. Meant for data of many
     columns, images above all, where :class:`NSGFSampler` alone blurs.
 
     Parameters
@@ -88,9 +88,9 @@ class NSGFPlusPlus(BaseFlowSampler):
         given. None takes ``NSGFSampler(n_steps=5, t_end=0.5)``, which goes half of the way, with
         the training parameters given here. Its `early_stopping` holds for the second phase, too.
     straight_from : {"flow", "source"}, default="flow"
-        Where the straight flow's lines start. "flow": where the first phase ends, on the last
-        stretch to the target. "source": at the source, as in the paper; it is then entered
-        midway, and a time predictor tells for every point how far along it already is.
+        Where the straight flow's lines start. "flow": where the first phase ends. "source": at
+        the source, as in the paper; it is then entered midway, and a time predictor tells for
+        every point how far along it already is.
     coupling : {"auto", "independent", "minibatch", "large"}, default="auto"
         How lines are paired. "independent": at random. "minibatch": by entropic optimal
         transport within each batch. "large": by transport between up to 8192 starts and as
