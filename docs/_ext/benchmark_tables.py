@@ -77,7 +77,7 @@ class BenchmarkTable(SphinxDirective):
         if not values:
             return "–"
         digits = self.options.get("digits", 2)
-        mean = f"{statistics.fmean(values):.{digits}f}"
+        mean = f"{statistics.fmean(values):z.{digits}f}".replace("-", "−")  # and no −0.00
         return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
