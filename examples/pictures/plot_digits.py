@@ -44,9 +44,10 @@ for ax, rows, title in zip(
 # %%
 # From noise to digit
 # -------------------
-# Each line is one image on its way. The first five steps follow the Sinkhorn flow and bring out
-# a rough shape; from there the straight flow sharpens it. The state between the two is in the
-# trajectory twice, as the end of one and the start of the other, and no step of its own.
+# Each line is one image on its way. The first five steps follow the Sinkhorn flow half of the
+# way, and a rough shape shows in the noise; from there the straight flow sharpens it. The state
+# between the two is in the trajectory twice, as the end of one and the start of the other, and no
+# step of its own.
 
 noise = X_train.mean(0) + model.scale_ * np.random.default_rng(3).normal(size=(8, 64))
 path = model.trajectory(noise)
