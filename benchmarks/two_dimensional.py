@@ -156,7 +156,7 @@ def fit_new_points(task: str, source: NDArray, target: NDArray, max_iter: int, s
 
 
 def fit_plus_plus(source: NDArray, target: NDArray, max_iter: int, seed: int) -> Model:
-    """NSGFPlusPlus with its defaults; half of its evaluations are made in each phase."""
+    """NSGFPlusPlus with its defaults; half of its evaluations, at most five, in phase one."""
     flow = NSGFPlusPlus(max_iter=max_iter, random_state=seed)
     seconds = _fit_timed(flow, source, target)
     n_predictions = int(flow.time_predictor_ is not None)
