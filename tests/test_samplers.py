@@ -332,7 +332,7 @@ class TestUnits:
 
     def test_outliers_that_set_the_scale_are_reported(self):
         far = np.vstack([X_TARGET, [[1e6, 1e6]]])
-        with pytest.warns(UserWarning, match="RobustScaler"):
+        with pytest.warns(UserWarning, match="QuantileTransformer"):
             quick().fit(X_SOURCE, far)
 
 

@@ -994,7 +994,7 @@ def warn_outliers(target: NDArray, units: Units) -> None:
         warn_user(
             f"The farthest target row is {distances.max() / np.median(distances):.0f} times as "
             "far from the mean as the median row: outliers set the scale, and everything "
-            "nearer is blurred. Clip them, or put a RobustScaler first.",
+            "nearer is blurred. Clip or remove them, or put a QuantileTransformer first.",
         )
 
 
