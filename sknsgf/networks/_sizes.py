@@ -18,23 +18,7 @@ def are_sizes(values: Any) -> bool:
 
 
 def check_image_shape(image_shape: Any) -> None:
-    """Raise unless a value is the shape (C, H, W) of an image.
-
-    Parameters
-    ----------
-    image_shape : object
-        The value.
-
-    Raises
-    ------
-    ValueError
-        If it is not made of three positive integers.
-
-    Examples
-    --------
-    >>> from sknsgf.networks import check_image_shape
-    >>> check_image_shape((1, 28, 28))
-    """
+    """Raise unless a value is the shape (C, H, W) of an image."""
     if not are_sizes(image_shape) or len(image_shape) != 3:
         raise ValueError(
             "image_shape must be three positive integers, channels, height and width, got "

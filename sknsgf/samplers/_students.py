@@ -7,7 +7,6 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from sknsgf.networks import (
     TimePredictor,
     VelocityMLP,
     VelocityUNet,
+    are_sizes,
     check_image_shape,
     describe_network,
 )
@@ -124,10 +124,7 @@ def check_images(image_shape: Any, network: Any, n_features: int) -> None:
 
 def check_hidden_layer_sizes(hidden_layer_sizes: Sequence[int]) -> None:
     """Raise unless they are positive integers."""
-    if not all(
-        isinstance(width, Integral) and not isinstance(width, bool) and width > 0
-        for width in hidden_layer_sizes
-    ):
+    if not are_sizes(list(hidden_layer_sizes)):
         raise ValueError(
             f"hidden_layer_sizes must hold positive integers, got {hidden_layer_sizes!r}."
         )
