@@ -23,7 +23,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-_FORMAT, _VERSION = "sknsgf", 1
+_FORMAT, _VERSION = "sknsgf", 2
+_READABLE = range(1, _VERSION + 1)
 _HEADER, _DIGEST = "header", "sha256"
 _NAME = re.compile(r"[A-Za-z0-9_.]+", re.ASCII)
 _NUMBERS = "biufc"  # kinds of dtype: booleans, integers, floats, complex; never objects
@@ -201,9 +202,10 @@ def _read_header(encoded: NDArray) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         _refuse(f"it was not saved by {_FORMAT}")
     version = header.get("version")
-    if version != _VERSION:
+    if not isinstance(version, int) or version not in _READABLE:
         _refuse(
-            f"its format is version {version!r}, and this version of {_FORMAT} reads {_VERSION}: "
+            f"its format is version {version!r}, and this version of {_FORMAT} reads "
+            f"those up to {_VERSION}: "
             f"install the {_FORMAT} that saved it"
         )
     return header

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["METHODS", "Solution", "integrate", "invert"]
+__all__ = ["METHODS", "Inverse", "Solution", "integrate", "invert"]
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 Step = Callable[[Tensor], Tensor]
 
+_N_ACCELERATED, _N_REMEMBERED = 50, 6  # iterations of an inverse, and those looked back on
 _N_HALVINGS = 12  # of a Newton step that does not come closer
 
 
@@ -53,6 +54,23 @@ class Solution(NamedTuple):
     t: Tensor
     x: Tensor
     nfe: int
+
+
+class Inverse(NamedTuple):
+    """States along a solution that was undone.
+
+    Attributes
+    ----------
+    t, x, nfe
+        As in :class:`Solution`, from the last time to the first.
+    error : Tensor of shape (n,)
+        How far from the state given the one found is carried, of the step where that is most.
+    """
+
+    t: Tensor
+    x: Tensor
+    nfe: int
+    error: Tensor
 
 
 def integrate(velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler") -> Solution:
@@ -95,8 +113,14 @@ def integrate(velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler"
 
 
 def invert(
-    velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler", n_iterations: int = 10
-) -> Solution:
+    velocity: Velocity,
+    x: Tensor,
+    t: Tensor,
+    *,
+    method: str = "euler",
+    n_iterations: int = 10,
+    tol: float | None = None,
+) -> Inverse:
     r"""Undo :func:`integrate`: find the states that it carries to `x`.
 
     Each step :math:`x' = x + h\,\phi(x)` is undone by the fixed-point iteration
@@ -116,12 +140,14 @@ def invert(
         The method passed to :func:`integrate`.
     n_iterations : int, default=10
         Fixed-point iterations a step.
+    tol : float, optional
+        States that are further off then are looked for by up to 50 accelerated iterations more.
 
     Returns
     -------
-    Solution
-        The grid reversed, the states from its last time to its first, and the number of
-        function evaluations.
+    Inverse
+        The grid reversed, the states from its last time to its first, the number of function
+        evaluations, and by how far the states found miss those given.
 
     Raises
     ------
@@ -131,6 +157,8 @@ def invert(
     References
     ----------
     .. [1] Behrmann et al., "Invertible Residual Networks", ICML 2019.
+    .. [2] Walker and Ni, "Anderson Acceleration for Fixed-Point Iterations", SIAM J. Numer.
+       Anal. 49, 2011.
 
     Examples
     --------
@@ -142,15 +170,61 @@ def invert(
     tensor([[1.0000]], dtype=torch.float64)
     """
     tableau, t = _find_tableau(method), t.to(x)
-    states = [x]
+    states, error, n_steps = [x], x.new_zeros(len(x)), 0
     for stop, start in pairwise(t.flip(0)):
-        guess = states[-1]
-        for _ in range(n_iterations):
-            moved = _step(velocity, guess, start, stop - start, tableau)
-            guess = states[-1] - (moved - guess)
-        states.append(guess)
-    nfe = len(tableau.nodes) * (len(t) - 1) * n_iterations
-    return Solution(t.flip(0), torch.stack(states), nfe)
+        step = partial(_step, velocity, t=start, h=stop - start, tableau=tableau)
+        found, missed = _approach(step, states[-1], n_iterations)
+        n_steps += n_iterations + 1
+        far = (missed > tol).nonzero().squeeze(-1) if tol is not None else ()
+        if tol is not None and len(far):
+            t_far, h_far = (v[far] if v.ndim else v for v in (start, stop - start))
+            step = partial(_step, velocity, t=t_far, h=h_far, tableau=tableau)
+            nearer, error_far, n_more = _accelerate(step, found[far], states[-1][far], tol)
+            reached = error_far <= tol
+            found[far[reached]], missed[far[reached]] = nearer[reached], error_far[reached]
+            n_steps += n_more
+        states.append(found)
+        error = error.maximum(missed)
+    return Inverse(t.flip(0), torch.stack(states), len(tableau.nodes) * n_steps, error)
+
+
+def _approach(step: Step, x: Tensor, n_iterations: int) -> tuple[Tensor, Tensor]:
+    """Look for the states that a step carries to `x`, and tell by how far those found miss it."""
+    found, missed = x, x - step(x)
+    for _ in range(n_iterations):
+        found = found + missed
+        missed = x - step(found)
+    return found, missed.norm(dim=-1)
+
+
+def _accelerate(step: Step, found: Tensor, x: Tensor, tol: float) -> tuple[Tensor, Tensor, int]:
+    """Go on by Anderson's acceleration: move as if what is missed were linear in the state.
+
+    Returns the best states met, by how far they miss, and how often the step was taken.
+    """
+    now, best, error = found, found, x.new_full((len(x),), torch.inf)
+    states: list[Tensor] = []
+    misses: list[Tensor] = []
+    n_steps = 0
+    while n_steps < _N_ACCELERATED and not (error <= tol).all():
+        states, misses = [*states, now][-_N_REMEMBERED:], [*misses, x - step(now)][-_N_REMEMBERED:]
+        n_steps += 1
+        distance = misses[-1].norm(dim=-1)
+        best = torch.where((distance < error).unsqueeze(-1), now, best)
+        error = error.minimum(distance)
+        move = misses[-1] if n_steps == 1 else _secant_move(states, misses)
+        now = now + torch.where(move.isfinite().all(-1, keepdim=True), move, 0)
+    return best, error, n_steps
+
+
+def _secant_move(states: list[Tensor], misses: list[Tensor]) -> Tensor:
+    """Move by what is missed last, less what earlier changes of both say will be missed."""
+    moved, changed = (torch.stack(parts, -1).diff(dim=-1) for parts in (states, misses))
+    gram = changed.mT @ changed
+    ridge = 1e-10 * gram.diagonal(dim1=-2, dim2=-1).sum(-1) + 1e-30  # of parallel changes
+    gram.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
+    share, _ = torch.linalg.solve_ex(gram, changed.mT @ misses[-1].unsqueeze(-1))
+    return misses[-1] - ((moved + changed) @ share).squeeze(-1)
 
 
 class ChangeOfVariables(NamedTuple):
@@ -242,7 +316,8 @@ def change_of_variables(
         step = partial(_step, velocity, t=start, h=stop - start, tableau=tableau)
         x, converged = _undo(step, x, tol, max_iter)
         sign, change = torch.linalg.slogdet(_value_and_jacobian(step, x)[1])
-        log_det, folded, reached = log_det + change, folded | (sign < 0), reached & converged
+        log_det, folded = log_det + change, folded | (sign < 0)
+        reached &= converged & change.isfinite()  # where space is pressed flat there is no density
     return ChangeOfVariables(x, log_det, folded, reached)
 
 

@@ -221,3 +221,29 @@ class TestChangeOfVariables:
         assert undone.log_det.dtype == torch.float32
         expected = 2 * self.grid.diff().log1p().sum().float()
         torch.testing.assert_close(undone.log_det, expected.expand(3))
+
+
+@each_method
+def test_what_the_fixed_point_does_not_reach_is_looked_for(method, x):
+    """A steep field: a single step of it moves states by more than they are apart."""
+
+    def steep(t, x):
+        return 3 * (x + t[:, None]).sin() + 2 * x
+
+    times = grid(0, 1, 2, x)
+    end = integrate(steep, x, times, method=method).x[-1]
+    plain = invert(steep, end, times, method=method)
+    back = invert(steep, end, times, method=method, tol=1e-10)
+    reached = back.error <= 1e-10
+    assert reached.sum() > (plain.error <= 1e-10).sum()
+    again = integrate(steep, back.x[-1], times, method=method).x[-1]
+    torch.testing.assert_close(again[reached], end[reached], rtol=0, atol=1e-7)
+
+
+def test_an_inverse_says_by_how_much_it_missed(x):
+    """Nothing is carried to -1 by x' = x²."""
+    missing = torch.full_like(x, -1.0)
+    back = invert(lambda t, x: x.square() - x, missing, grid(0, 1, 1, x), tol=1e-8)
+    assert back.x.isfinite().all() and (back.error > 0.9).all()
+    there = integrate(lambda t, x: -x, x, grid(0, 1, 10, x)).x[-1]
+    assert invert(lambda t, x: -x, there, grid(0, 1, 10, x), tol=1e-8).error.max() <= 1e-8

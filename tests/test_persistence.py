@@ -174,7 +174,7 @@ def test_the_file_is_an_npz_without_pickles(saved):
         header = json.loads(archive["header"].tobytes())
         assert {archive[name].dtype.kind for name in archive.files} <= set("biuf")
     assert header["format"] == "sknsgf"
-    assert header["version"] == 1
+    assert header["version"] == 2
 
 
 def test_column_names_output_and_requests_are_kept(tmp_path):
@@ -398,9 +398,10 @@ class TestHostileFiles:
 
     def test_other_formats_and_versions(self, saved):
         header, arrays = read_archive(saved)
-        for change in ({"format": "other"}, {"version": 2}, {"version": "1"}, {"version": None}):
+        changes = [{"format": "other"}, *({"version": v} for v in (3, 0, "1", None))]
+        for change in changes:
             write_archive(saved, header | change, arrays)
-            with pytest.raises(PersistenceError, match=r"not saved by sknsgf|reads 1"):
+            with pytest.raises(PersistenceError, match=r"not saved by sknsgf|up to 2"):
                 NSGFSampler.load(saved)
 
     def test_not_an_archive(self, tmp_path):

@@ -1,5 +1,6 @@
 """The teachers: where particles go. No network in sight."""
 
+from sknsgf.flow._hull import Hull
 from sknsgf.flow._pool import Records, Trajectories, TrajectoryPool
 from sknsgf.flow._schedule import Schedule, constant_schedule, straight_schedule
 from sknsgf.flow._simulation import (
@@ -11,6 +12,7 @@ from sknsgf.flow._straight import coupled_pairs, large_pairs, straight_records
 from sknsgf.flow._velocity import SinkhornState, SinkhornVelocity, sinkhorn_velocity
 
 __all__ = [
+    "Hull",
     "Records",
     "Schedule",
     "SinkhornState",

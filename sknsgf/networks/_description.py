@@ -41,7 +41,7 @@ def describe_network(network: nn.Module) -> Description:
     --------
     >>> from sknsgf.networks import VelocityMLP
     >>> describe_network(VelocityMLP(2, (16,)))
-    {'class': 'VelocityMLP', 'n_features': 2, 'hidden_layer_sizes': [16]}
+    {'class': 'VelocityMLP', 'n_features': 2, 'hidden_layer_sizes': [16], 'layer_norm': True}
     """
     if type(network) is StandardisedVelocity:
         inner = describe_network(network.network)
@@ -104,6 +104,8 @@ def _build(
         network = _build(arguments["network"], inner, foreign)
         row = torch.zeros(1, state["u_mean"].shape[0])
         return StandardisedVelocity(network, row, row, float(arguments["t_end"]), row)
+    if name == "VelocityMLP":  # of the first format had no such thing
+        arguments.setdefault("layer_norm", False)
     if name not in _CLASSES:
         raise ValueError(f"there is no network {name!r}")
     if any(isinstance(value, list) and len(value) > len(state) for value in arguments.values()):

@@ -11,9 +11,18 @@ from torch import Tensor, nn
 from sknsgf.networks._embedding import TimeEmbedding
 
 
-def perceptron(widths: Sequence[int], n_outputs: int) -> nn.Sequential:
+def perceptron(
+    widths: Sequence[int], n_outputs: int, *, layer_norm: bool = False
+) -> nn.Sequential:
     """Stack linear layers of the given widths, an activation after each but the last."""
-    layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.GELU())]
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        # Without weights of its own, whose gradients would be summed in an order that depends on
+        # the number of threads.
+        norm: list[nn.Module] = (
+            [nn.LayerNorm(n_out, elementwise_affine=False)] if layer_norm else []
+        )
+        layers += [nn.Linear(n_in, n_out), *norm, nn.GELU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], n_outputs))
 
 
@@ -26,6 +35,9 @@ class VelocityMLP(nn.Module):
         Width d of the rows.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Widths of the hidden layers.
+    layer_norm : bool, default=True
+        Whether each hidden layer is normalised. What the network says is then bounded, however
+        far its input is from all it was trained on.
 
     Examples
     --------
@@ -34,12 +46,22 @@ class VelocityMLP(nn.Module):
     torch.Size([5, 2])
     """
 
-    def __init__(self, n_features: int, hidden_layer_sizes: Sequence[int] = (256, 256, 256)):
+    def __init__(
+        self,
+        n_features: int,
+        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        *,
+        layer_norm: bool = True,
+    ):
         super().__init__()
-        self.arguments = {"n_features": n_features, "hidden_layer_sizes": hidden_layer_sizes}
+        self.arguments = {
+            "n_features": n_features,
+            "hidden_layer_sizes": hidden_layer_sizes,
+            "layer_norm": layer_norm,
+        }
         self.embedding = TimeEmbedding()
         widths = [n_features + self.embedding.n_features, *hidden_layer_sizes]
-        self.layers = perceptron(widths, n_features)
+        self.layers = perceptron(widths, n_features, layer_norm=layer_norm)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Predict dx/dt, shape (n, d), at times (n,) and positions (n, d)."""

@@ -18,6 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
 from sknsgf.flow import (
+    Hull,
     Records,
     Schedule,
     TrajectoryPool,
@@ -43,6 +44,8 @@ from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
     check_images,
     find_device,
+    in_dtype,
+    inverse_tol,
     make_network,
     move_records,
     resolve_learning_rate,
@@ -263,7 +266,11 @@ class NSGFSampler(BaseFlowSampler):
         "_last_time": [Interval(Real, 0, 1, closed="left")],
         "_end_time": [Interval(Real, 0, 1, closed="right")],
         "_n_steps": [Interval(Integral, 1, None, closed="left")],
+        "_hull": [None, Hull],
+        "_pace": [None, Interval(Real, 0, None, closed="neither")],
     }
+    _hull: Hull | None = None  # in files from before there was any
+    _pace: float | None = None  # flow time per unit of network time, where it is constant
 
     velocity_network_: nn.Module
     history_: TrainingHistory
@@ -352,6 +359,9 @@ class NSGFSampler(BaseFlowSampler):
         fitted.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
         fitted._last_time = self.t_end * (self.n_steps - 1) / self.n_steps
         fitted._end_time, fitted._n_steps = self.t_end, self.n_steps
+        x_target = units.inward(target)
+        fitted._hull = self._hull.joined(x_target) if goes_on and self._hull else Hull.of(x_target)
+        fitted._pace = None if self.schedule == "straight" else self.n_steps * self._step_size()
         if goes_on:
             network = resume(self.velocity_network_, network)
 
@@ -577,8 +587,10 @@ class NSGFSampler(BaseFlowSampler):
     def _make_schedule(self) -> Callable[[torch.Generator], Schedule]:
         if self.schedule == "straight":
             return partial(_jittered_schedule, self.n_steps, self.t_end)
-        step_size = self.step_size or 1 - 0.01 ** (1 / self.n_steps)
-        return partial(_fixed_schedule, self.n_steps, step_size)
+        return partial(_fixed_schedule, self.n_steps, self._step_size())
+
+    def _step_size(self) -> float:
+        return self.step_size or 1 - 0.01 ** (1 / self.n_steps)
 
     def _train(
         self,
@@ -620,19 +632,28 @@ class NSGFSampler(BaseFlowSampler):
         row = torch.zeros(1, self.n_features_in_, device=self.device_)
         u = self._field(torch.float32)(row[:, 0], row).cpu().numpy()
         sound = {"velocity_network_": is_finite(u, tuple(row.shape), np.float32)}
+        d = self.n_features_in_
+        sound["_hull"] = self._hull is None or self._hull.is_sound(d)
         return super()._soundness() | sound | {"history_": is_history(self.history_)}
 
     def _n_sampling_steps(self) -> int:
         return self._n_steps if self.n_sampling_steps is None else self.n_sampling_steps
 
     def _field(self, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the network as a function, in the given precision, held past its last time."""
-        network = self.velocity_network_
-        if dtype == torch.float64:
-            network = copy.deepcopy(network).double()
+        """Return the network as a function, in the given precision.
+
+        It is held past its last time, and to velocities that lead to the target.
+        """
+        network = in_dtype(self.velocity_network_, dtype)
+        hull = self._hull and self._hull.to(torch.empty(0, dtype=dtype, device=self.device_))
 
         def field(t: Tensor, x: Tensor) -> Tensor:
-            return network(t.clamp(max=self._last_time), x)
+            t = t.clamp(max=self._last_time)
+            u = network(t, x)
+            if hull is None:
+                return u
+            left = 1 - t.unsqueeze(-1) if self._pace is None else 1 / self._pace
+            return hull.hold(x, u, left)
 
         return field
 
@@ -641,9 +662,11 @@ class NSGFSampler(BaseFlowSampler):
         x = x.to(self.device_)
         field = self._field(x.dtype)
         pieces = self._pieces(x)
+        if backward and self._hull is not None and self._end_time == 1:
+            x = self._hull.to(x).draw_in(x)
         solutions = []
         for times, method in reversed(pieces) if backward else pieces:
-            solve = invert if backward else integrate
+            solve = partial(invert, tol=inverse_tol(x)) if backward else integrate
             solutions.append(solve(field, x, times, method=method))
             x = solutions[-1].x[-1]
         first, second = solutions

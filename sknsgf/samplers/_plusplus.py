@@ -24,7 +24,7 @@ from sknsgf.flow import (
     straight_records,
 )
 from sknsgf.networks import StandardisedVelocity
-from sknsgf.ode import Solution, integrate, invert
+from sknsgf.ode import Inverse, Solution, integrate, invert
 from sknsgf.samplers._base import BaseFlowSampler
 from sknsgf.samplers._ends import Ends, hold_out, split
 from sknsgf.samplers._nsgf import NSGFSampler
@@ -35,6 +35,8 @@ from sknsgf.samplers._students import (
     check_hidden_layer_sizes,
     check_images,
     find_device,
+    in_dtype,
+    inverse_tol,
     make_network,
     make_time_predictor,
     move_records,
@@ -522,7 +524,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         """Tell when (n,) points at the end of the first phase enter the straight flow."""
         if self.time_predictor_ is None:
             return torch.full((len(x),), self._switch_fixed, dtype=x.dtype, device=x.device)
-        return _in_dtype(self.time_predictor_, x.dtype)(x)
+        return in_dtype(self.time_predictor_, x.dtype)(x)
 
     def _soundness(self) -> dict[str, bool]:
         row = torch.zeros(1, self.n_features_in_, device=self.device_)
@@ -542,8 +544,17 @@ class NSGFPlusPlus(BaseFlowSampler):
 
     def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
         x = x.to(self.device_)
-        network = _in_dtype(self.straight_network_, x.dtype)
-        return (self._backward if backward else self._forward)(torch.no_grad()(network), x)
+        network, hull = in_dtype(self.straight_network_, x.dtype), self.sinkhorn_flow_._hull
+        hull = hull and hull.to(x)
+
+        @torch.no_grad()
+        def velocity(t: Tensor, x: Tensor) -> Tensor:
+            u = network(t, x)
+            return u if hull is None else hull.hold(x, u, 1 - t.unsqueeze(-1))
+
+        if backward and hull is not None:
+            x = hull.draw_in(x)
+        return (self._backward if backward else self._forward)(velocity, x)
 
     def _forward(self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Solution:
         near = self.sinkhorn_flow_._integrate(x)
@@ -574,7 +585,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         """Leave the straight flow where the predictor first reaches t, else at its start."""
         last = 0.0 if self.time_predictor_ is not None else self._switch_fixed
         grid = self._straight_grid(x.new_full((len(x),), last))
-        straight = invert(velocity, x, grid)
+        straight = invert(velocity, x, grid, tol=inverse_tol(x))
         left, predictions = straight.x[-1], 0
         if self.time_predictor_ is not None:
             predicted = torch.stack([self._switch_times(state) for state in straight.x])
@@ -605,11 +616,7 @@ def _gather(draw: Draw, n: int, generator: torch.Generator) -> Records:
     return Records(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 
-def _in_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    return copy.deepcopy(network).double() if dtype == torch.float64 else network
-
-
-def _joined(first: Solution, second: Solution, predictions: int) -> Solution:
+def _joined(first: Solution | Inverse, second: Solution | Inverse, predictions: int) -> Solution:
     """Put two phases behind each other; times get a column per point."""
     shape = (-1, first.x.shape[1])
     t = [s.t if s.t.ndim == 2 else s.t[:, None].expand(shape) for s in (first, second)]

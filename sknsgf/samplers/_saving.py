@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import validate_parameter_constraints
 from torch import Tensor, nn
 
 from sknsgf._persistence import Arrays, PersistenceError
+from sknsgf.flow import Hull
 from sknsgf.networks import describe_network, rebuild_network
 from sknsgf.samplers._source import GaussianNoise, Rows, UserSource
 from sknsgf.samplers._students import find_device, make_network
@@ -89,6 +90,9 @@ class Packer:
             return {
                 "user_source": [self._array(value.units.mean, f"{name}.mean"), value.units.scale]
             }
+        if isinstance(value, Hull):
+            parts = value._asdict().items()
+            return {"hull": [self._array(part.numpy(), f"{name}.{key}") for key, part in parts]}
         if isinstance(value, TrainingHistory):
             return {"history": self._history(value, name)}
         if isinstance(value, nn.Module):
@@ -168,8 +172,9 @@ class Unpacker:
         """Set the fitted attributes, once they are all there and fit each other."""
         estimator.n_features_in_ = fitted["n_features_in_"]
         values = {name: self._value(value, estimator) for name, value in fitted.items()}
-        optional = {"feature_names_in_", "_constant"}
-        if differing := (values.keys() | optional) ^ estimator._fitted.keys():
+        optional = {"feature_names_in_", "_constant", "_hull", "_pace"}
+        known = estimator._fitted.keys()
+        if differing := (values.keys() | optional & known) ^ known:
             _refuse(f"{min(differing)} is missing, or unknown to a {type(estimator).__name__}")
         validate_parameter_constraints(estimator._fitted, values, type(estimator).__name__)
         vars(estimator).update(values)
@@ -197,6 +202,8 @@ class Unpacker:
             case "user_source":
                 mean, scale = content
                 return UserSource(estimator.source, Units(self._value(mean, estimator), scale))
+            case "hull":
+                return Hull(*map(self._tensor, content))
             case "history":
                 return self._history(content)
             case "network":

@@ -76,8 +76,10 @@ def resume(fitted: Any, made: nn.Module) -> Any:
 
 
 def _kind(network: nn.Module) -> tuple[Any, ...]:
-    shapes = {name: value.shape for name, value in network.state_dict().items()}
-    return type(network), describe_network(network), shapes
+    description = describe_network(network)
+    if description["class"] is not None:  # perceptrons of the first format go on as they are
+        return type(network), description | {"layer_norm": None}
+    return type(network), {name: value.shape for name, value in network.state_dict().items()}
 
 
 def make_time_predictor(
@@ -198,6 +200,16 @@ def find_device(device: str | torch.device) -> torch.device:
             f'device={device!r} cannot be used here: {error}. Try device="auto" or "cpu".'
         ) from error
     return found
+
+
+def in_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a network that computes in single or double precision; it is kept in single."""
+    return copy.deepcopy(network).double() if dtype == torch.float64 else network
+
+
+def inverse_tol(x: Tensor) -> float:
+    """Tell how near an inverse comes in standardised units, in the precision of the rows."""
+    return 1e-7 if x.dtype == torch.float64 else 1e-5
 
 
 def move_records(records: Records, device: torch.device) -> Records:
