@@ -73,7 +73,9 @@ class Inverse(NamedTuple):
     error: Tensor
 
 
-def integrate(velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler") -> Solution:
+def integrate(
+    velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler", all_states: bool = True
+) -> Solution:
     r"""Integrate dx/dt = velocity(t, x) over a grid of times.
 
     Parameters
@@ -86,6 +88,8 @@ def integrate(velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler"
         Grid of times, ascending or descending; a column per state where they differ.
     method : {"euler", "heun", "rk4"}, default="euler"
         Order 1, 2 or 4 with 1, 2 or 4 evaluations a step.
+    all_states : bool, default=True
+        Whether all states are wanted, or the last alone, with its time.
 
     Returns
     -------
@@ -106,10 +110,11 @@ def integrate(velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler"
     (tensor([[2.7183]], dtype=torch.float64), 40)
     """
     tableau, t = _find_tableau(method), t.to(x)
-    states = [x]
+    states, nfe = [x], len(tableau.nodes) * (len(t) - 1)
     for start, stop in pairwise(t):
-        states.append(_step(velocity, states[-1], start, stop - start, tableau))
-    return Solution(t, torch.stack(states), len(tableau.nodes) * (len(t) - 1))
+        x = _step(velocity, x, start, stop - start, tableau)
+        states = [*states, x] if all_states else [x]
+    return Solution(t[-len(states) :], torch.stack(states), nfe)
 
 
 def invert(

@@ -11,7 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
-from sknsgf.flow import coupled_pairs, large_pairs, straight_records
+from sknsgf.flow import LineTeacher, coupled_pairs, large_pairs, straight_records
 from sknsgf.metrics import energy_distance
 
 rng = np.random.default_rng(0)
@@ -250,13 +250,13 @@ class TestEarlyStopping:
     @pytest.fixture
     def ends(self, monkeypatch):
         """Where lines end, batch by batch."""
-        seen = []
+        seen, batch = [], LineTeacher.batch
 
-        def spy(x, y, generator):
-            seen.append(y)
-            return straight_records(x, y, generator)
+        def spy(self, number):
+            seen.append(self.pairs(number)[1].x)
+            return batch(self, number)
 
-        monkeypatch.setattr("sknsgf.samplers._plusplus.straight_records", spy)
+        monkeypatch.setattr(LineTeacher, "batch", spy)
         return seen
 
     @pytest.mark.parametrize("form", [{}, PAPER, {"coupling": "minibatch"}], ids=str)

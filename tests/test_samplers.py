@@ -23,10 +23,9 @@ from sklearn.preprocessing import StandardScaler
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
 from sknsgf.datasets import make_moons, make_task
-from sknsgf.flow import simulate_sinkhorn_flow
+from sknsgf.flow import Dealt, Drawn
 from sknsgf.metrics import energy_distance, sinkhorn_divergence
-from sknsgf.samplers._source import Deck
-from sknsgf.samplers._students import make_network
+from sknsgf.networks import NetworkSpec
 
 rng = np.random.default_rng(0)
 X_SOURCE = rng.normal(size=(300, 2))
@@ -41,26 +40,30 @@ def quick(**parameters):
 @pytest.fixture
 def simulations(monkeypatch):
     """Particles and targets drawn for the pools, a pair of arrays a pool."""
-    pools = []
+    drawn = {}  # rows by what draws them, in the order in which these were first called
 
-    def recording(draw, rows):
-        def draw_and_keep(n, generator):
-            rows.append(draw(n, generator).numpy())
-            return torch.from_numpy(rows[-1])
+    def recording(kind):
+        draw = kind.__call__
 
-        return draw_and_keep
+        def draw_and_keep(self, n, number):
+            cloud = draw(self, n, number)
+            drawn.setdefault(self, []).append(cloud.x.numpy())
+            return cloud
 
-    def simulate(draw_source, draw_target, *arguments, **settings):
-        draws = [], []
-        pool = simulate_sinkhorn_flow(
-            *map(recording, (draw_source, draw_target), draws), *arguments, **settings
-        )
-        # The first target drawn is no particle's: it tells the width.
-        pools.append((np.concatenate(draws[0]), np.concatenate(draws[1][1:])))
-        return pool
+        monkeypatch.setattr(kind, "__call__", draw_and_keep)
 
-    monkeypatch.setattr("sknsgf.samplers._nsgf.simulate_sinkhorn_flow", simulate)
-    return pools
+    recording(Dealt)
+    recording(Drawn)
+
+    class Pools:
+        def __iter__(self):
+            clouds = [np.concatenate(rows) for rows in drawn.values()]
+            return iter(list(zip(clouds[::2], clouds[1::2], strict=True)))
+
+        def __getitem__(self, index):
+            return list(self)[index]
+
+    return Pools()
 
 
 @pytest.fixture(scope="module")
@@ -422,11 +425,10 @@ class TestArraysInAndOut:
         flow = quick().fit(X_SOURCE, X_TARGET)
         assert isinstance(flow.velocity(0.5, torch.from_numpy(X_SOURCE)), torch.Tensor)
 
-    def test_chunks_do_not_show(self, monkeypatch):
-        flow = quick().fit(X_SOURCE, X_TARGET)
-        whole = flow.transform(X_SOURCE)
-        monkeypatch.setattr("sknsgf.samplers._base._CHUNK_ENTRIES", 500)
-        np.testing.assert_allclose(flow.transform(X_SOURCE), whole, rtol=1e-12)
+    def test_chunks_do_not_show(self):
+        flow = quick(hidden_layer_sizes=(8,)).fit(X_SOURCE, X_TARGET)
+        whole, many = flow.transform(X_SOURCE), flow.transform(np.tile(X_SOURCE, (100, 1)))
+        np.testing.assert_allclose(many, np.tile(whole, (100, 1)), rtol=1e-12)
 
 
 class TestSources:
@@ -624,7 +626,8 @@ class TestNetworks:
             layers = torch.nn.LazyLinear(8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5)
             return Linear(before=torch.nn.Sequential(*layers, torch.nn.LazyLinear(2)))
 
-        first, second = (make_network(made, (8,), None, 2, seed) for seed in (0, 0))
+        spec = NetworkSpec(2, made, (8,))
+        first, second = (spec.make(seed) for seed in (0, 0))
         for name, value in first.state_dict().items():
             torch.testing.assert_close(value, second.state_dict()[name], rtol=0, atol=0)
         statistics = first.before[1]
@@ -726,31 +729,13 @@ class TestBadInput:
             flow = quick(learning_rate=1e30).fit(X_SOURCE, X_TARGET)
         assert flow.history_.status == "diverged"
 
-    def test_unsolved_transport_is_reported_with_the_remedy(self, monkeypatch):
-        monkeypatch.setattr("sknsgf.samplers._nsgf._POOL_TOL", 1e-12)
-        with pytest.warns(ConvergenceWarning, match="Raise blur"):
-            quick().fit(X_SOURCE, X_TARGET)
+    def test_unsolved_transport_is_reported_with_the_remedy(self):
+        far = np.r_[X_TARGET, [[1e6, 1e6]]]
+        with pytest.warns(ConvergenceWarning, match="sinkhorn flow stopped short.*Raise blur"):
+            quick().fit(X_SOURCE, far)
 
 
 # Rows for the simulations
-
-
-@pytest.mark.parametrize("n", [3, 10, 25])
-def test_every_row_is_dealt_as_often_as_any_other(n):
-    deck, generator = Deck(torch.arange(10.0)[:, None]), torch.Generator().manual_seed(0)
-    dealt = torch.cat([deck.draw(n, generator) for _ in range(7)]).long().flatten()
-    counts = dealt.bincount(minlength=10)
-    assert counts.sum() == 7 * n
-    assert counts.max() - counts.min() <= 1
-
-
-def test_a_round_of_the_deck_is_shuffled():
-    deck, generator = Deck(torch.arange(50.0)[:, None]), torch.Generator().manual_seed(0)
-    rounds = [deck.draw(50, generator).flatten() for _ in range(3)]
-    for dealt in rounds:
-        assert torch.equal(dealt.sort().values, deck.x.flatten())
-    assert not torch.equal(rounds[0], rounds[1])
-    assert not torch.equal(rounds[1], rounds[2])
 
 
 def test_the_pool_uses_every_row_alike(simulations):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +23,51 @@ class Records(NamedTuple):
         Positions at those times.
     u : Tensor of shape (n, d)
         Velocities dx/dt, per unit of network time t.
+    weight : Tensor of shape (n,) or None
+        Weights; None where all weigh the same.
+    condition : Tensor of shape (n, k) or None
+        What each was observed under; None where nothing was.
     """
 
     t: Tensor
     x: Tensor
     u: Tensor
+    weight: Tensor | None = None
+    condition: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Records:
+        """Bring the records to a device.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            The device.
+
+        Returns
+        -------
+        Records
+            The records there.
+        """
+        weight, condition = (None if part is None else part.to(device) for part in self[3:])
+        return Records(self.t.to(device), self.x.to(device), self.u.to(device), weight, condition)
+
+    @classmethod
+    def joined(cls, batches: Iterable[Records]) -> Records:
+        """Put batches behind each other.
+
+        Parameters
+        ----------
+        batches : iterable of Records
+            Batches that carry the same.
+
+        Returns
+        -------
+        Records
+            All of them.
+        """
+        t, x, u, *carried = zip(*batches, strict=True)
+        weight, condition = (None if part[0] is None else torch.cat(part) for part in carried)
+        return cls(torch.cat(t), torch.cat(x), torch.cat(u), weight, condition)
 
 
 class Trajectories(NamedTuple):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
+from sknsgf._random import seeded_generator
+from sknsgf.flow._clouds import Cloud
 from sknsgf.flow._pool import Trajectories, TrajectoryPool
 from sknsgf.flow._schedule import Schedule
 from sknsgf.flow._velocity import sinkhorn_velocity
@@ -146,26 +147,80 @@ def simulate_sinkhorn_flow(
     """
     generator = seeded_generator(seed, 0)
     n_steps, d = len(make_schedule(generator).step_sizes), draw_target(1, generator).shape[-1]
+
+    def draw(number: int) -> Start:
+        generator = seeded_generator(seed, number)
+        schedule = make_schedule(generator)
+        x = draw_source(n_particles, generator)
+        return Start(schedule, Cloud(x), Cloud(draw_target(n_targets, generator)))
+
+    return simulate_by_number(
+        draw,
+        n_simulations=n_simulations,
+        shape=(n_steps, n_particles, n_targets, d),
+        blur=blur,
+        tol=tol,
+        max_iter=max_iter,
+        device=device,
+        n_jobs=n_jobs,
+        directory=directory,
+        progress=progress,
+    )
+
+
+class Start(NamedTuple):
+    """Where one simulation starts: its times and steps, its particles and their targets."""
+
+    schedule: Schedule
+    source: Cloud
+    target: Cloud
+
+
+@torch.inference_mode(False)
+def simulate_by_number(
+    draw: Callable[[int], Start],
+    *,
+    n_simulations: int,
+    shape: tuple[int, int, int, int],
+    blur: float,
+    tol: float,
+    max_iter: int,
+    device: torch.device | str = "cpu",
+    n_jobs: int | None = None,
+    directory: str | Path | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> TrajectoryPool:
+    """Simulate the flows whose starts are drawn by number.
+
+    Parameters
+    ----------
+    draw : callable (number) -> Start
+        Draws where a simulation starts, on the CPU. Called in the order of the numbers, as a
+        source of the user's may have a state.
+    n_simulations : int
+        How many: those of the numbers below it.
+    shape : tuple (n_steps, n_particles, n_targets, d)
+        Sizes of one.
+    blur, tol, max_iter, device, n_jobs, directory, progress
+        As in :func:`simulate_sinkhorn_flow`.
+
+    Returns
+    -------
+    TrajectoryPool
+        All positions and times.
+    """
+    n_steps, n_particles, n_targets, d = shape
     pool = TrajectoryPool.allocate(
         (n_simulations, n_steps + 1, n_particles, d), directory=directory
     )
-    draw = partial(
-        _draw_batch,
-        draw_source=partial(draw_source, n_particles),
-        draw_target=partial(draw_target, n_targets),
-        make_schedule=make_schedule,
-        seed=seed,
-    )
-    simulate = delayed(
-        partial(
-            _simulate_batch, device=torch.device(device), blur=blur, tol=tol, max_iter=max_iter
-        )
-    )
-    batches = _batches(n_simulations, n_particles * n_targets, torch.device(device))
+    device = torch.device(device)
+    batches = _batches(n_simulations, n_particles * n_targets, device)
+    solver: dict[str, Any] = {"blur": blur, "tol": tol, "max_iter": max_iter}
+    simulate = delayed(partial(_simulate_batch, device=device, **solver))
     with _one_thread, Parallel(n_jobs=n_jobs, prefer="threads") as parallel:
         for wave in _split(batches, effective_n_jobs(n_jobs)):
-            drawn = [draw(batch) for batch in wave]  # here and in turn: a draw may be stateful
-            moved = parallel(simulate(*draws) for draws in drawn)
+            drawn = [_stacked(map(draw, batch)) for batch in wave]
+            moved = parallel(simulate(*clouds) for _, *clouds in drawn)
             for batch, (times, *_), result in zip(wave, drawn, moved, strict=True):
                 pool.store(slice(batch.start, batch.stop), times, result)
                 if progress is not None:
@@ -173,61 +228,18 @@ def simulate_sinkhorn_flow(
     return pool
 
 
-class _Draws(NamedTuple):
-    """Where some simulations start: schedules, particles and targets."""
-
-    times: Tensor
-    step_sizes: Tensor
-    x: Tensor
-    y: Tensor
-
-
-def _draw_batch(
-    batch: range,
-    draw_source: Callable[[torch.Generator], Tensor],
-    draw_target: Callable[[torch.Generator], Tensor],
-    make_schedule: MakeSchedule,
-    seed: int,
-) -> _Draws:
-    """Draw the simulations numbered in `batch`, each from the generator of its number."""
-    draws = []
-    for number in batch:
-        generator = seeded_generator(seed, number)
-        draws.append((*make_schedule(generator), draw_source(generator), draw_target(generator)))
-    return _Draws(*(torch.stack(parts) for parts in zip(*draws, strict=True)))
+def _stacked(starts: Iterable[Start]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return times, steps, particles and targets of several simulations."""
+    parts = [(*start.schedule, start.source.x, start.target.x) for start in starts]
+    times, step_sizes, x, y = (torch.stack(part) for part in zip(*parts, strict=True))
+    return times, step_sizes, x, y
 
 
 def _simulate_batch(
-    times: Tensor, step_sizes: Tensor, x: Tensor, y: Tensor, device: torch.device, **solver: Any
+    step_sizes: Tensor, x: Tensor, y: Tensor, device: torch.device, **solver: Any
 ) -> Trajectories:
     with _one_thread:
         return follow_sinkhorn_flow(x.to(device), y.to(device), step_sizes, **solver)
-
-
-def seeded_generator(seed: int, number: int) -> torch.Generator:
-    """Make the generator of one simulation: a function of the seed and its number alone.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the whole run.
-    number : int
-        Number of the simulation.
-
-    Returns
-    -------
-    torch.Generator
-        On the CPU.
-
-    Examples
-    --------
-    >>> import torch
-    >>> first, again = (seeded_generator(0, 7) for _ in range(2))
-    >>> bool((torch.rand(3, generator=first) == torch.rand(3, generator=again)).all())
-    True
-    """
-    state = np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def _batches(n_simulations: int, n_entries: int, device: torch.device) -> list[range]:

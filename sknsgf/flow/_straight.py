@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from sknsgf._random import seeded_generator, stream
+from sknsgf.flow._clouds import Cloud, Draw
 from sknsgf.flow._pool import Records
+from sknsgf.flow._status import Status
 from sknsgf.sinkhorn import coupling, squared_cost, transport
 
 _GROUP = 8  # minibatches coupled at a time
@@ -54,6 +58,160 @@ def straight_records(x: Tensor, y: Tensor, generator: torch.Generator) -> Record
     return Records(t, torch.lerp(x, y, t.unsqueeze(-1)), y - x)
 
 
+class Pairs(Protocol):
+    """Pairs of points, batch by batch: each a function of its number alone."""
+
+    status: Status
+
+    def __call__(self, number: int) -> tuple[Cloud, Cloud]:
+        """Return the starts and the ends of batch `number`."""
+
+
+class IndependentPairs:
+    """Points of both clouds as they are drawn.
+
+    Parameters
+    ----------
+    draw_source, draw_target : callable (n, number) -> Cloud
+        Draw points.
+    batch_size : int
+        Pairs at a time.
+    """
+
+    status = Status()
+
+    def __init__(self, draw_source: Draw, draw_target: Draw, batch_size: int):
+        self.draws, self.batch_size = (draw_source, draw_target), batch_size
+
+    def __call__(self, number: int) -> tuple[Cloud, Cloud]:
+        """Return batch `number`."""
+        source, target = (draw(self.batch_size, number) for draw in self.draws)
+        return source, target
+
+
+class CoupledPairs:
+    """Minibatches paired by entropic transport, several at a time.
+
+    Parameters
+    ----------
+    draw_source, draw_target : callable (n, number) -> Cloud
+        Draw minibatches.
+    batch_size : int
+        Pairs at a time.
+    seed : int
+        Seed of the targets drawn for source points.
+    blur, tol
+        As in :func:`coupled_pairs`.
+    """
+
+    def __init__(
+        self,
+        draw_source: Draw,
+        draw_target: Draw,
+        batch_size: int,
+        *,
+        seed: int,
+        blur: float,
+        tol: float = 1e-2,
+    ):
+        self.draws, self.batch_size, self.seed = (draw_source, draw_target), batch_size, seed
+        self.epsilon, self.tol, self.status = blur**2, tol, Status()
+        self._group: tuple[int, list[tuple[Cloud, Cloud]]] = (-1, [])  # the last one solved
+
+    def __call__(self, number: int) -> tuple[Cloud, Cloud]:
+        """Return batch `number`."""
+        group, place = divmod(number, _GROUP)
+        if group != self._group[0]:
+            self._group = group, self._solve(group)
+        return self._group[1][place]
+
+    def _solve(self, group: int) -> list[tuple[Cloud, Cloud]]:
+        numbers = range(_GROUP * group, _GROUP * (group + 1))
+        clouds = [[draw(self.batch_size, k) for k in numbers] for draw in self.draws]
+        x, y = (torch.stack([cloud.x for cloud in side]) for side in clouds)
+        potentials = transport(x, y, epsilon=self.epsilon, tol=self.tol).potentials
+        self.status += Status.of(potentials.converged, potentials.marginal_error, self.tol)
+        generator = seeded_generator(self.seed, group)
+        plans = coupling(x, y, potentials)
+        return [
+            (start, end.take(_draw_columns(plan, 1, generator).squeeze(-1)))
+            for plan, start, end in zip(plans, *clouds, strict=True)
+        ]
+
+
+class LargePairs:
+    """Pairs by the entropic transport between two large clouds, a round of batches at a time.
+
+    Parameters
+    ----------
+    draw_source, draw_target : callable (n, number) -> Cloud
+        Draw points.
+    seed : int
+        Seed of the targets drawn for source points, and of their order.
+    batch_size, n_source, n_target, fixed_target, tol
+        As in :func:`large_pairs`.
+    """
+
+    def __init__(
+        self,
+        draw_source: Draw,
+        draw_target: Draw,
+        *,
+        seed: int,
+        batch_size: int,
+        n_source: int,
+        n_target: int,
+        fixed_target: bool = True,
+        tol: float = 1e-2,
+    ):
+        self.draw_source, self.draw_target, self.seed = draw_source, draw_target, seed
+        self.batch_size, self.n_source, self.n_target = batch_size, n_source, n_target
+        self.fixed_target, self.tol, self.status = fixed_target, tol, Status()
+        self._solved: tuple[int, Cloud, Tensor, float] | None = None  # the last problem
+        self._round: tuple[int, Cloud, Cloud, Tensor] | None = None  # the last round of starts
+
+    def __call__(self, number: int) -> tuple[Cloud, Cloud]:
+        """Return batch `number`.
+
+        A round draws new source points; each draws its targets from its row of the coupling, and
+        with each of them comes once.
+        """
+        if self.batch_size > self.n_source:
+            raise ValueError(
+                f"batch_size={self.batch_size} is more than the n_source={self.n_source} points "
+                "that are paired at a time; raise n_source."
+            )
+        n_batches = self.n_source // self.batch_size
+        again, place = divmod(number, n_batches)
+        round_, column = divmod(again, _REUSE)
+        if self._round is None or self._round[0] != round_:
+            self._round = round_, *self._begin(round_)
+        _, x, y, ends = self._round
+        generator = seeded_generator(stream(self.seed, "order"), again)
+        order = torch.randperm(self.n_source, generator=generator)
+        some = order[place * self.batch_size :][: self.batch_size]
+        return x.take(some), y.take(ends[some, column])
+
+    def _begin(self, round_: int) -> tuple[Cloud, Cloud, Tensor]:
+        """Draw the source points of a round, and _REUSE targets (n_source, _REUSE) for each."""
+        problem = 0 if self.fixed_target else round_
+        if self._solved is None or self._solved[0] != problem:
+            self._solved = problem, *self._solve(problem)
+        _, y, g, epsilon = self._solved
+        x = self.draw_source(self.n_source, round_)
+        generator = seeded_generator(stream(self.seed, "ends"), round_)
+        return x, y, _draw_ends(x.x, y.x, g, epsilon, generator)
+
+    def _solve(self, problem: int) -> tuple[Cloud, Tensor, float]:
+        x = self.draw_source(self.n_source, problem)
+        y = self.draw_target(self.n_target, problem)
+        spread = float(squared_cost(x.x[:_N_COSTS], y.x[:_N_COSTS]).std())
+        epsilon = _SHARPNESS * (spread or 1.0)  # where all costs are equal any will do
+        potentials = transport(x.x, y.x, epsilon=epsilon, tol=self.tol).potentials
+        self.status += Status.of(potentials.converged, potentials.marginal_error, self.tol)
+        return y, potentials.g, epsilon
+
+
 def coupled_pairs(
     draw_source: Callable[[torch.Generator], Tensor],
     draw_target: Callable[[torch.Generator], Tensor],
@@ -93,12 +251,14 @@ def coupled_pairs(
     >>> x.shape, y.shape
     (torch.Size([4, 1]), torch.Size([4, 1]))
     """
-    while True:
-        x = torch.stack([draw_source(generator) for _ in range(_GROUP)])
-        y = torch.stack([draw_target(generator) for _ in range(_GROUP)])
-        plans = coupling(x, y, transport(x, y, epsilon=blur**2, tol=tol).potentials)
-        for plan, starts, ends in zip(plans, x, y, strict=True):
-            yield starts, ends[_draw_columns(plan, 1, generator).squeeze(-1)]
+    seed = _draw_seed(generator)
+
+    def numbered(draw: Callable[[torch.Generator], Tensor], name: str) -> Draw:
+        key = stream(seed, name)
+        return lambda n, number: Cloud(draw(seeded_generator(key, number)))
+
+    draws = numbered(draw_source, "source"), numbered(draw_target, "target")
+    return _endless(CoupledPairs(*draws, 0, seed=seed, blur=blur, tol=tol))
 
 
 def large_pairs(
@@ -169,21 +329,33 @@ def large_pairs(
     >>> bool((x - y).abs().max() < 0.5)  # the transport of a distribution to itself is short
     True
     """
-    if batch_size > n_source:
-        raise ValueError(
-            f"batch_size={batch_size} is more than the n_source={n_source} points that are paired "
-            "at a time; raise n_source."
-        )
-    while True:
-        y = draw_target(n_target, generator)
-        g, epsilon = _solve_large(draw_source(n_source, generator), y, tol)
-        for _ in itertools.count() if fixed_target else range(1):
-            x = draw_source(n_source, generator)
-            for ends in _draw_ends(x, y, g, epsilon, generator).T:
-                order = torch.randperm(n_source, generator=generator)
-                whole = order[: n_source // batch_size * batch_size]
-                for some in whole.split(batch_size):
-                    yield x[some], y[ends[some]]
+    seed = _draw_seed(generator)
+
+    def numbered(draw: Callable[[int, torch.Generator], Tensor], name: str) -> Draw:
+        key = stream(seed, name)
+        return lambda n, number: Cloud(draw(n, seeded_generator(key, number)))
+
+    pairs = LargePairs(
+        numbered(draw_source, "source"),
+        numbered(draw_target, "target"),
+        seed=seed,
+        batch_size=batch_size,
+        n_source=n_source,
+        n_target=n_target,
+        fixed_target=fixed_target,
+        tol=tol,
+    )
+    return _endless(pairs)
+
+
+def _endless(pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
+    for number in itertools.count():
+        start, end = pairs(number)
+        yield start.x, end.x
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
 
 
 def _draw_ends(
@@ -196,12 +368,6 @@ def _draw_ends(
         weights = (exponents - exponents.amax(-1, keepdim=True)).exp()
         drawn.append(_draw_columns(weights, _REUSE, generator))
     return torch.cat(drawn)
-
-
-def _solve_large(x: Tensor, y: Tensor, tol: float) -> tuple[Tensor, float]:
-    spread = float(squared_cost(x[:_N_COSTS], y[:_N_COSTS]).std())
-    epsilon = _SHARPNESS * (spread or 1.0)  # where all costs are equal any temperature will do
-    return transport(x, y, epsilon=epsilon, tol=tol).potentials.g, epsilon
 
 
 def _draw_columns(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:

@@ -3,15 +3,18 @@
 # Redundant names are for the rooms that rest on this one, not for users.
 from sknsgf.networks._description import describe_network, rebuild_network
 from sknsgf.networks._embedding import TimeEmbedding
+from sknsgf.networks._making import NetworkSpec
+from sknsgf.networks._making import go_on_with as go_on_with
+from sknsgf.networks._making import in_dtype as in_dtype
+from sknsgf.networks._making import suit_rate as suit_rate
 from sknsgf.networks._mlp import VelocityMLP
 from sknsgf.networks._predictor import ConvolutionalTimePredictor, TimePredictor
-from sknsgf.networks._sizes import are_sizes as are_sizes
-from sknsgf.networks._sizes import check_image_shape as check_image_shape
 from sknsgf.networks._standardised import StandardisedVelocity
 from sknsgf.networks._unet import VelocityUNet
 
 __all__ = [
     "ConvolutionalTimePredictor",
+    "NetworkSpec",
     "StandardisedVelocity",
     "TimeEmbedding",
     "TimePredictor",

@@ -1,12 +1,10 @@
-"""What every sampler shares: arrays in, arrays out, and the methods users call."""
+"""What every sampler shares: arrays in, arrays out, and a fit that is written once."""
 
 from __future__ import annotations
 
-import copy
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -14,29 +12,43 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, InvalidParameterError, Options
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sknsgf._persistence import read_archive, refusing, write_archive
-from sknsgf.flow import seeded_generator
-from sknsgf.ode import Solution
-from sknsgf.samplers._saving import Packer, Unpacker, find_left_out
-from sknsgf.samplers._source import GaussianNoise, Rows, Source, UserSource, is_finite
-from sknsgf.samplers._stages import CallbackSupportMixin
-from sknsgf.samplers._students import find_device
+from sknsgf._random import stream
+from sknsgf.algorithms import Algorithm, Learned, Map, Run
+from sknsgf.flow import Ends, GaussianNoise, Rows, Source, seeded_generator
+from sknsgf.samplers._arrays import (
+    FLOATS,
+    as_given,
+    check_domain,
+    check_rows,
+    check_source_and_target,
+    keep_layout,
+    read_layout,
+)
+from sknsgf.samplers._judging import JudgingMixin
+from sknsgf.samplers._parameters import draw_seed, find_device
+from sknsgf.samplers._saving import Packer, Unpacker, find_left_out, is_sound_array
+from sknsgf.samplers._source import UserSource
+from sknsgf.samplers._stages import CallbackSupportMixin, Fit, with_callbacks
 from sknsgf.samplers._units import Units
-from sknsgf.samplers._warnings import warn_user
-from sknsgf.sinkhorn import sinkhorn_divergence
+from sknsgf.samplers._warnings import (
+    warn_left_out,
+    warn_outliers,
+    warn_repeated_rows,
+    warn_unsolved,
+)
+from sknsgf.training import TrainingHistory
 
-_FLOATS = (np.float64, np.float32)
 _CHUNK_ENTRIES = 2**24  # numbers a batch of trajectories may hold: 64 MB in float32
 _CHUNK_ROWS = 2**13
-_NO_COLUMNS = np.empty(0, dtype=np.int64)
-_FAR = 10  # times the median distance from the mean that the root mean square may be
+NO_COLUMNS = np.empty(0, dtype=np.int64)
+
+Attributes = dict[str, Any]
 
 
 class Trajectory(NamedTuple):
@@ -101,19 +113,20 @@ class _FitTransformMixin:
         >>> NSGFSampler(max_iter=50).fit_transform(X, X_target=X + 10).shape
         (200, 2)
         """
-        _check_domain(domain)
+        check_domain(domain)
         given = {} if X_target is None else {"X_target": X_target}
         return self.fit(X_source, y, **given).transform(X_source, domain=domain)
 
 
 class BaseFlowSampler(
     _FitTransformMixin,
+    JudgingMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
     BaseEstimator,
     CallbackSupportMixin,
 ):
-    """Arrays, units and the source; subclasses fit a flow and integrate it."""
+    """Arrays, units and the source; subclasses say what they learn and how it moves rows."""
 
     # X_source is data, never routed. X_target and domain mean nothing to any other estimator,
     # so that a pipeline may hand them over unasked; but a pipeline transforms X_target for fit
@@ -124,7 +137,7 @@ class BaseFlowSampler(
     __metadata_request__score: ClassVar = {"X_source": UNUSED}
 
     # Attributes that make a fitted sampler, and what they may be.
-    _fitted: ClassVar[dict[str, list[Any]]] = {
+    __fitted_kinds__: ClassVar[dict[str, list[Any]]] = {
         "n_features_in_": [Interval(Integral, 1, None, closed="left")],
         "feature_names_in_": [np.ndarray],
         "mean_": [np.ndarray],
@@ -133,25 +146,37 @@ class BaseFlowSampler(
         "device_": [torch.device],
         "n_iter_": [Interval(Integral, 0, None, closed="left")],
         "_constant": [np.ndarray],
-        "_dtype": [Options(np.dtype, {np.dtype(kind) for kind in _FLOATS})],
+        "_dtype": [Options(np.dtype, {np.dtype(kind) for kind in FLOATS})],
         "_score_seed": [Interval(Integral, 0, None, closed="left")],
     }
     _parts: ClassVar[tuple[type, ...]] = ()  # estimators it may hold
-    _constant: NDArray[np.int64] = _NO_COLUMNS  # in files from before there was any
+    _constant: NDArray[np.int64] = NO_COLUMNS  # in files from before there was any
 
     source: Any
+    device: str | torch.device
+    n_jobs: int | None
     random_state: Any
     score_blur: float | str
     verbose: int
     warm_start: bool
 
     @abstractmethod
-    def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
-        """Fit, from the start or from where the last fit ended."""
+    def _algorithm(self, n_features: int, seed: int) -> Algorithm:
+        """Return the algorithm that the parameters stand for."""
 
     @abstractmethod
-    def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
-        """Carry standardised rows along the fitted flow."""
+    def learned_map(self, dtype: torch.dtype = torch.float32) -> Map:
+        """Return what was learned, on tensors."""
+
+    @abstractmethod
+    def _attributes(self, learned: Any, algorithm: Any, common: Attributes) -> Attributes:
+        """Return the fitted attributes that a map stands for, beside those of every sampler."""
+
+    @abstractmethod
+    def _outcome(
+        self, learned: Learned, algorithm: Any, ends: Ends, run: Run, fitted: Attributes
+    ) -> Attributes:
+        """Return the attributes that tell how training went, and warn of what went wrong."""
 
     def fit(
         self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
@@ -194,7 +219,7 @@ class BaseFlowSampler(
         >>> NSGFSampler(max_iter=100).fit(X, Y).transform(X).shape
         (300, 2)
         """
-        return self._fit(X_source, y, X_target, goes_on=self.warm_start)
+        return self._fit(X_source, y, X_target, warm_start=self.warm_start)
 
     def partial_fit(
         self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
@@ -244,25 +269,75 @@ class BaseFlowSampler(
         >>> flow.n_iter_
         150
         """
-        return self._fit(X_source, y, X_target, goes_on=True)
+        return self._fit(X_source, y, X_target, warm_start=True)
 
-    def _to_be_fitted(
-        self, X_source: Any, target: NDArray, device: torch.device, *, goes_on: bool
-    ) -> Self:
-        """Copy the estimator for `fit` to fill in, which then changes whole or not at all."""
-        copied = copy.copy(self)
-        if not goes_on:
-            for name in self._fitted:
-                copied.__dict__.pop(name, None)
-            validate_data(copied, X_source, skip_check_array=True)
-        copied._dtype, copied.device_ = target.dtype, device
-        return copied
+    @with_callbacks
+    def _fit(self, X_source: Any, y: Any, X_target: Any, *, warm_start: bool) -> Self:
+        """Fit, from the start or from where the last fit ended; whole, or not at all."""
+        warm_start = warm_start and self.__sklearn_is_fitted__()
+        self._check_parameters()
+        device = find_device(self.device)
+        rows, target = check_source_and_target(self, X_source, y, X_target, min_samples=2)
+        if warm_start:
+            self._check_warm_start(X_source)
+        seed = self._choose_seed(warm_start)
+        algorithm: Any = self._algorithm(target.shape[1], seed)
+        units = self._units if warm_start else Units.of(target, rows)
+        warn_outliers(target, units)
+        common = self._begin(X_source, rows, target, units, warm_start)
+        common |= {"device_": device, "_score_seed": stream(seed, "score")}
+        ends = Ends(common["source_"], units.inward(target))
+        data = X_source, y if X_target is None else X_target
 
-    def _become(self, fitted: Self) -> None:
-        self.__dict__.pop("feature_names_in_", None)  # the one that not every fit sets
-        self.__dict__.update(fitted.__dict__)
+        def attributes(learned: Map) -> Attributes:
+            return common | self._attributes(learned, algorithm, common)
 
-    def _check_goes_on(self, X_source: Any) -> None:
+        with Fit(self, *data, algorithm.stages(ends), attributes) as fit:
+            run = Run(seed, device, self.n_jobs, watch=fit)
+            start = self.learned_map() if warm_start else None
+            learned = algorithm.learn(ends, run, start)
+            warn_unsolved(learned.statuses)
+            earlier = self._histories() if warm_start else {}
+            learned = learned._replace(histories=_joined(earlier, learned.histories))
+            fitted = attributes(learned.map)
+            self._commit(fitted | self._outcome(learned, algorithm, ends, run, fitted))
+        return self
+
+    def _begin(
+        self,
+        X_source: Any,
+        rows: NDArray | None,
+        target: NDArray,
+        units: Units,
+        warm_start: bool,
+    ) -> Attributes:
+        """Return the attributes that do not depend on training."""
+        constant = np.flatnonzero((target == units.mean).all(axis=0))
+        return {
+            **(keep_layout(self) if warm_start else read_layout(self, X_source)),
+            "mean_": units.mean,
+            "scale_": units.scale,
+            "source_": self._make_source(rows, units),
+            "_dtype": target.dtype,
+            "_constant": np.intersect1d(constant, self._constant) if warm_start else constant,
+        }
+
+    def _commit(self, fitted: Attributes) -> None:
+        """Take over all that was fitted, in place of what was before."""
+        for name in self.__fitted_kinds__:
+            self.__dict__.pop(name, None)
+        self.__dict__.update(fitted)
+
+    def _histories(self) -> Mapping[str, TrainingHistory]:
+        """Return the histories so far, stage by stage."""
+        history: Any = vars(self)["history_"]
+        return history if isinstance(history, dict) else {"sinkhorn_flow": history}
+
+    def _check_parameters(self) -> None:
+        """Raise unless the parameters fit each other."""
+        self._validate_params()
+
+    def _check_warm_start(self, X_source: Any) -> None:
         """Raise unless the rows are of the kind that was fitted."""
         try:
             validate_data(self, X_source, reset=False, skip_check_array=True)
@@ -272,11 +347,10 @@ class BaseFlowSampler(
                 "warm_start=False for other columns."
             ) from error
 
-    def _make_seeds(self, n: int, *, goes_on: bool) -> list[int]:
-        """Draw seeds; further fits get others than the first, or they would see nothing new."""
-        key = (self.n_iter_,) if goes_on else ()
-        sequence = np.random.SeedSequence(_draw_seed(self.random_state), spawn_key=key)
-        return sequence.generate_state(n).tolist()
+    def _choose_seed(self, warm_start: bool) -> int:
+        """Draw the seed of a fit; further ones get others, or they would see nothing new."""
+        seed = draw_seed(self.random_state)
+        return stream(seed, f"after {self.n_iter_} steps") if warm_start else seed
 
     def transform(self, X: ArrayLike, *, domain: str = "source") -> Any:
         """Move source points to the target.
@@ -321,9 +395,9 @@ class BaseFlowSampler(
         >>> flow.transform([[10.0, 10.0]], domain="target")
         array([[10., 10.]])
         """
-        _check_domain(domain)
+        check_domain(domain)
         if domain == "target":
-            return _as_given(self._check_rows(X).copy(), X)
+            return as_given(self._check_rows(X).copy(), X)
         return self._carry(X, backward=False)
 
     def inverse_transform(self, X: ArrayLike) -> Any:
@@ -349,8 +423,10 @@ class BaseFlowSampler(
         Notes
         -----
         Every step of `transform` is undone by a fixed-point iteration, at ten times its
-        evaluations. The last step is close to a projection, which remembers little of where
-        a point came from: `round_trip_error` tells what is lost on your data. Where an
+        evaluations, and more where that does not reach. Rows that no source point is moved to,
+        far from all targets, are first brought to the edge of where the flow may end. The last
+        step is close to a projection, which remembers little of where a point came from:
+        `round_trip_error` tells what is lost on your data. Where an
         NSGFPlusPlus predicts switch times, a point going back leaves the straight flow where the
         prediction first reaches the time, which need not be where it entered.
 
@@ -364,40 +440,6 @@ class BaseFlowSampler(
         (1, 2)
         """
         return self._carry(X, backward=True)
-
-    def round_trip_error(self, X: ArrayLike) -> NDArray:
-        """Tell how far `inverse_transform` ends from points that `transform` has moved.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Points of the source distribution.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            Distances between `X` and ``inverse_transform(transform(X))``, in data units. The
-            spread of the source is what to compare them with.
-
-        Raises
-        ------
-        NotFittedError
-            If the sampler has not been fitted.
-        ValueError
-            If `X` is not a finite two-dimensional array of the fitted width.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf import NSGFSampler
-        >>> X = np.random.default_rng(0).normal(size=(200, 2))
-        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
-        >>> bool(np.median(flow.round_trip_error(X)) < 0.1)
-        True
-        """
-        x = self._inward(self._check_rows(X))
-        back = self._integrate_chunks(self._integrate_chunks(x), backward=True)
-        return (back - x).norm(dim=1).double().numpy() * self.scale_
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> NDArray:
         """Draw new target points: source points, transformed.
@@ -448,143 +490,10 @@ class BaseFlowSampler(
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
         if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
-            warn_user(
-                f"n_samples={n_samples} exceeds the {len(self.source_.x)} source rows: some "
-                "are used again and give repeated samples. Pass new source rows to transform, "
-                'or fit with source="gaussian" to draw without limit.',
-            )
-        seed = _draw_seed(self.random_state if random_state is None else random_state)
+            warn_repeated_rows(int(n_samples), len(self.source_.x))
+        seed = draw_seed(self.random_state if random_state is None else random_state)
         x = self.source_.draw(int(n_samples), seeded_generator(seed, 0))
         return self._make_samples(x, self._dtype)
-
-    def score(self, X_source: ArrayLike, y: Any = None, *, X_target: Any = None) -> float:
-        """Minus the Sinkhorn divergence between moved source rows and target rows.
-
-        Parameters
-        ----------
-        X_source : array-like of shape (n_samples, n_features)
-            Held-out source rows; held-out target rows where `source` is given.
-        y : array-like, default=None
-            Held-out target rows, as in `fit`.
-        X_target : array-like of shape (n_target, n_features), default=None
-            Held-out target rows, as in `fit`.
-
-        Returns
-        -------
-        float
-            Score, higher is better, at best about zero; in squared standardised units. The
-            ruler is `score_blur`, whatever `blur` the flow was fitted with.
-
-        Raises
-        ------
-        NotFittedError
-            If the sampler has not been fitted.
-        ValueError
-            If the arrays are unusable, as in `fit`.
-
-        Warns
-        -----
-        UserWarning
-            If the target rows are those of `fit` while the source rows are not: the flow is
-            then judged on targets it has seen.
-        ConvergenceWarning
-            If the divergence is approximate.
-
-        See Also
-        --------
-        evaluate : Any other metric, in data units.
-        sknsgf.metrics.make_transport_scorer : The same as `scoring` of a search.
-
-        Notes
-        -----
-        In searches and cross-validation, scikit-learn splits the target along with the source
-        only if both have the same number of rows: as `y` other lengths are refused, as a routed
-        `X_target` they are passed **whole** to `fit` and `score`, and every fold is judged on
-        target rows that were fitted (there is a warning). Draw rows from the longer array
-        first, ``sklearn.utils.resample(X_target, n_samples=len(X_source), replace=False)``, and
-        refit the best parameters on everything.
-
-        A pipeline hands ``X_target`` to `score` as it came, not through its earlier steps, even
-        where `transform_input` lists it. Search over a pipeline with
-        :func:`~sknsgf.metrics.make_transport_scorer`, which takes both the same way.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf import NSGFSampler
-        >>> X = np.random.default_rng(0).normal(size=(200, 2))
-        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
-        >>> bool(flow.score(X, X + 10) > flow.score(X, X + 20))
-        True
-        """
-        moved, target = self._moved_and_target(X_source, y, X_target)
-        blur = _resolve_blur(self.score_blur, moved.shape[1])
-        clouds = (self._units.inward(rows, torch.float64) for rows in (moved, target))
-        result = sinkhorn_divergence(*clouds, blur=blur)
-        if not result.converged:
-            warn_user(
-                f"The Sinkhorn divergence stopped at a marginal error of "
-                f"{result.marginal_error:.1e}: the score is approximate. Raise score_blur.",
-                ConvergenceWarning,
-            )
-        return -float(result.value)
-
-    def evaluate(
-        self,
-        metric: Callable[[NDArray, NDArray], float],
-        X_source: ArrayLike,
-        y: Any = None,
-        *,
-        X_target: Any = None,
-    ) -> float:
-        """Judge the flow by a distance between moved source rows and target rows.
-
-        Parameters
-        ----------
-        metric : callable
-            Takes two arrays, of shapes (n_samples, n_features) and (n_target, n_features) in
-            data units, such as the functions of :mod:`sknsgf.metrics`.
-        X_source : array-like of shape (n_samples, n_features)
-            Held-out source rows; held-out target rows where `source` is given, which are then
-            compared with as many samples.
-        y : array-like, default=None
-            Held-out target rows, as in `fit`.
-        X_target : array-like of shape (n_target, n_features), default=None
-            Held-out target rows, as in `fit`.
-
-        Returns
-        -------
-        float
-            What `metric` returns.
-
-        Raises
-        ------
-        NotFittedError
-            If the sampler has not been fitted.
-        TypeError
-            If `metric` cannot be called.
-        ValueError
-            If the arrays are unusable, as in `fit`.
-
-        Warns
-        -----
-        UserWarning
-            If the target rows are those of `fit` while the source rows are not.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf import NSGFSampler
-        >>> from sknsgf.metrics import w2_distance
-        >>> X = np.random.default_rng(0).normal(size=(200, 2))
-        >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
-        >>> flow.evaluate(w2_distance, X, X + 10) < 0.5
-        True
-        """
-        if not callable(metric):
-            raise TypeError(f"metric must be a function of two clouds, got {metric!r}.")
-        moved, target = self._moved_and_target(X_source, y, X_target)
-        return metric(moved, target)
 
     def trajectory(self, X: ArrayLike) -> Trajectory:
         """Follow source points along the flow.
@@ -622,7 +531,8 @@ class BaseFlowSampler(
         ((11, 7, 2), 10)
         """
         rows = self._check_rows(X)
-        solution = self._integrate(self._inward(rows))
+        x = self._inward(rows)
+        solution = self.learned_map(x.dtype).path(x.to(self.device_))
         states = self._units.outward(solution.x, rows.dtype)
         return Trajectory(states, solution.t.cpu().numpy(), solution.nfe)
 
@@ -677,10 +587,7 @@ class BaseFlowSampler(
         header = packer.estimator(self)
         write_archive(path, header, packer.arrays)
         if left_out := find_left_out(header):
-            warn_user(
-                f"{', '.join(left_out)} cannot be held by a file without code: pass the same to "
-                f"{type(self).__name__}.load(path, {left_out[0]}=...).",
-            )
+            warn_left_out(left_out, type(self).__name__)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
@@ -728,17 +635,26 @@ class BaseFlowSampler(
         with refusing(path):
             return Unpacker((cls, *cls._parts), arrays).top(header, parameters)
 
-    def _soundness(self) -> dict[str, bool]:
+    def __is_sound__(self) -> dict[str, bool]:
         """Tell which parts of a sampler that was loaded fit the others."""
         d = self.n_features_in_
         return {
-            "mean_": is_finite(self.mean_, (d,), np.float64),
-            "source_": self.source_.is_sound(d),
+            "mean_": is_sound_array(self.mean_, (d,), np.float64),
+            "source_": self._is_source_sound(),
             "_constant": self._constant.dtype == np.int64
             and self._constant.ndim == 1
             and bool(np.isin(self._constant, np.arange(d)).all()),
             "feature_names_in_": len(getattr(self, "feature_names_in_", range(d))) == d,
         }
+
+    def _is_source_sound(self) -> bool:
+        d, source = self.n_features_in_, self.source_
+        if isinstance(source, Rows):
+            shape = (len(source.x), d)
+            return len(source.x) > 0 and is_sound_array(source.x.numpy(), shape, np.float32)
+        if isinstance(source, GaussianNoise):
+            return source.n_features == d
+        return is_sound_array(source.units.mean, (d,), np.float64) and source.units.scale > 0
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "source_")
@@ -767,61 +683,32 @@ class BaseFlowSampler(
     def _units(self) -> Units:
         return Units(self.mean_, self.scale_)
 
-    def _moved_and_target(self, X_source: Any, y: Any, X_target: Any) -> tuple[NDArray, NDArray]:
-        """Return the clouds to compare: moved rows, or samples, and target rows."""
-        check_is_fitted(self)
-        self._validate_params()
-        validate_data(self, X_source, reset=False, skip_check_array=True)
-        names = getattr(self, "feature_names_in_", ())
-        rows, target = self._check_rows_and_target(X_source, y, X_target, names=names)
-        if rows is None:
-            x = self.source_.draw(len(target), seeded_generator(self._score_seed, 0))
-            return self._make_samples(x, target.dtype), target
-        x = self._inward(rows)
-        if isinstance(self.source_, Rows):
-            self._warn_of_seen_target(x, self.source_.x, target)
-        return self._units.outward(self._integrate_chunks(x), target.dtype), target
-
-    def _warn_of_seen_target(self, x: Tensor, seen: Tensor, target: NDArray) -> None:
-        """Tell the user if only the source was held out, as when a search cannot split both."""
-        same_source = len(seen) == len(x) and torch.allclose(seen, x.float(), atol=1e-5)
-        mean, scale = Units.of(target)
-        offset = np.abs(mean - self.mean_).max() + abs(scale - self.scale_)
-        if offset < 1e-9 * self.scale_ and not same_source:
-            warn_user(
-                "X_target holds the very rows that fit has seen, X_source does not: the flow is "
-                "judged on targets it was fitted to. scikit-learn splits X_target only if it is "
-                "as long as X_source: shorten the longer of the two before the search, "
-                "sklearn.utils.resample(X_target, n_samples=len(X_source), replace=False).",
-            )
-
     def _carry(self, X: Any, *, backward: bool) -> Any:
         rows = self._check_rows(X)
-        x = self._integrate_chunks(self._inward(rows), backward=backward)
-        return _as_given(self._units.outward(x, rows.dtype), X)
+        x = self._move(self._inward(rows), backward=backward)
+        return as_given(self._units.outward(x, rows.dtype), X)
 
     def _make_samples(self, x: Tensor, dtype: np.dtype) -> NDArray:
         """Carry standardised source points to the target, and leave no noise where it has none."""
-        rows = self._units.outward(self._integrate_chunks(x), dtype)
+        rows = self._units.outward(self._move(x), dtype)
         rows[:, self._constant] = self.mean_[self._constant]
         return rows
 
-    def _find_constant(self, target: NDArray, *, goes_on: bool) -> NDArray[np.int64]:
-        """List the columns in which the target has not varied, in this fit or one before."""
-        constant = np.flatnonzero((target == self.mean_).all(axis=0))
-        return np.intersect1d(constant, self._constant) if goes_on else constant
-
-    def _integrate_chunks(self, x: Tensor, *, backward: bool = False) -> Tensor:
-        chunks = self._chunks(x, n_states=self._n_sampling_steps() + 1)
-        return torch.cat([self._integrate(c, backward=backward).x[-1].cpu() for c in chunks])
+    def _move(self, x: Tensor, *, backward: bool = False) -> Tensor:
+        """Move standardised rows along the flow, some at a time."""
+        learned = self.learned_map(x.dtype)
+        n_states = learned.n_states if backward else 1
+        moved = []
+        for part in self._chunks(x, n_states):
+            part = part.to(self.device_)
+            moved.append(
+                (learned.backward(part).x[-1] if backward else learned.forward(part)).cpu()
+            )
+        return torch.cat(moved)
 
     def _chunks(self, x: Tensor, n_states: int) -> tuple[Tensor, ...]:
         """Split rows so that neither states nor the layers of a network fill the memory."""
         return x.split(max(1, min(_CHUNK_ROWS, _CHUNK_ENTRIES // (x.shape[1] * n_states))))
-
-    @abstractmethod
-    def _n_sampling_steps(self) -> int:
-        """Count the steps the flow is integrated in."""
 
     def _inward(self, rows: NDArray) -> Tensor:
         """Standardise rows in their own precision."""
@@ -836,52 +723,6 @@ class BaseFlowSampler(
         validate_data(self, named, reset=False, skip_check_array=True)
         return rows
 
-    def _check_rows_and_target(
-        self,
-        X_source: Any,
-        y: Any,
-        X_target: Any,
-        *,
-        min_samples: int = 1,
-        names: Sequence[str] = (),
-    ) -> tuple[NDArray | None, NDArray]:
-        """Tell which argument is the source and which the target; None for a drawn source.
-
-        `names` are the columns fitted, if any.
-        """
-        if self.source is not None:
-            if X_target is not None:
-                raise ValueError(
-                    "X_target was passed although source is set: the flow then starts from "
-                    "that source and its target is the first array. Pass the target first, "
-                    "or set source=None to start from an array."
-                )
-            if len(_shape(y)) == 2 and _shape(y)[1:] == _shape(X_source)[1:] > (1,):
-                warn_user(
-                    "The second array is ignored: source is set, so the flow starts there and "
-                    "its target is the first array. To carry the first array to the second, "
-                    "set source=None.",
-                )
-            return None, check_rows(X_source, "X", self, min_samples)
-        rows = check_rows(X_source, "X_source", self, min_samples)
-        given = _find_target(y, X_target)
-        target = check_rows(given, "X_target", self, min_samples)
-        if rows.shape[1] != target.shape[1]:
-            raise ValueError(
-                f"X_source has {rows.shape[1]} features but X_target has {target.shape[1]}; "
-                "both must live in the same space."
-            )
-        names = list(names) or _column_names(self, X_source)
-        target_names = _column_names(self, given)
-        if names and target_names and names != target_names:
-            same = set(names) == set(target_names)
-            remedy = f"X_target[{names}]" if same else "rename them, or pass arrays"
-            raise ValueError(
-                f"X_source has the columns {names} but X_target has {target_names}; both must "
-                f"have the same columns in the same order: {remedy}."
-            )
-        return rows, target
-
     def _make_source(self, rows: NDArray | None, units: Units) -> Source:
         if rows is not None:
             return Rows(units.inward(rows))
@@ -890,118 +731,8 @@ class BaseFlowSampler(
         return UserSource(self.source, units)
 
 
-def check_rows(X: Any, name: str, estimator: Any, min_samples: int) -> NDArray:
-    """Return X as a finite two-dimensional float array, or say what is wrong with it."""
-    shape = _shape(X)
-    if len(shape) > 2:
-        raise ValueError(
-            f"{name} has shape {tuple(shape)}; expected two dimensions, (n_samples, n_features). "
-            f"Flatten every sample to a row: {name}.reshape(len({name}), -1)."
-        )
-    if np.ma.is_masked(X):
-        raise ValueError(f"{name} has masked entries, which cannot be moved; fill or drop them.")
-    check = partial(check_array, estimator=estimator, input_name=f"array {name}")
-    try:
-        rows = check(_to_numpy(X), dtype=None, ensure_all_finite=False, ensure_min_features=0)
-        _check_numeric(rows)
-        # Sums over columns round differently in Fortran order: one order, one result.
-        shaped = {"order": "C", "ensure_min_samples": min_samples}
-        rows = check(rows, dtype=_FLOATS, ensure_all_finite=False, **shaped)
-        _check_finite(rows)
-        return rows
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} cannot be used. {error}") from error
-
-
-def _to_numpy(X: Any) -> Any:
-    """Bring a tensor of any device and dtype to numpy; leave anything else."""
-    if not isinstance(X, Tensor):
-        return X
-    if X.layout != torch.strided:
-        raise TypeError("Sparse tensors are not supported: pass X.to_dense().")
-    X = X.detach().cpu().resolve_conj().resolve_neg()
-    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-
-
-def _check_numeric(rows: NDArray) -> None:
-    """Raise for text and dates, which numpy would turn into numbers where it can."""
-    texts = rows.dtype == object and any(isinstance(entry, str | bytes) for entry in rows.flat)
-    if rows.dtype.kind not in "biufO" or texts:
-        kind = "text" if texts else f"dtype {rows.dtype}"
-        raise ValueError(
-            f"Expected numeric values, got {kind}; convert numbers with astype(float) and encode "
-            "categories."
-        )
-
-
-def _check_finite(rows: NDArray) -> None:
-    if np.isnan(rows).any():
-        raise ValueError("It contains NaN; impute missing values, or drop their rows.")
-    if np.isinf(rows).any():
-        raise ValueError("It contains infinity; clip such values, or drop their rows.")
-
-
-def _check_domain(domain: Any) -> None:
-    if not isinstance(domain, str) or domain not in ("source", "target"):
-        raise ValueError(f'domain must be "source" or "target", got {domain!r}.')
-
-
-def _find_target(y: Any, X_target: Any) -> Any:
-    if X_target is None and y is None:
-        raise ValueError(
-            "The target is missing. Pass it as second array, fit(X_source, X_target), or by "
-            'name, X_target=...; to generate from noise, set source="gaussian" and pass the '
-            "data alone."
-        )
-    target = y if X_target is None else X_target
-    if len(_shape(target)) == 1:
-        raise ValueError(
-            f"The target has shape {_shape(target)}: it looks like labels, but it must be an "
-            "array of shape (n_samples, n_features). Pass the points to reach as X_target=..., "
-            'or set source="gaussian" to generate from noise.'
-        )
-    return target
-
-
-def _shape(X: Any) -> tuple[int, ...]:
-    """Shape of an array or of nested lists; that of a ragged list is left to be complained of."""
-    if isinstance(X, list | tuple):
-        try:
-            return np.shape(X)
-        except ValueError:
-            return ()
-    return tuple(getattr(X, "shape", ()))
-
-
-def _column_names(estimator: Any, X: Any) -> list[str]:
-    """Names of the columns of a dataframe; none for anything else."""
-    reader = type(estimator)()
-    validate_data(reader, X, skip_check_array=True)
-    return list(getattr(reader, "feature_names_in_", []))
-
-
-def _as_given(rows: NDArray, X: Any) -> Any:
-    """Return rows as a tensor on the device of X, in its precision, if X is one."""
-    if not isinstance(X, Tensor):
-        return rows
-    return torch.from_numpy(rows).to(X.device, X.dtype if X.is_floating_point() else None)
-
-
-def warn_outliers(target: NDArray, units: Units) -> None:
-    """Tell the user if a few far rows, not the data, set the unit of length."""
-    distances = np.linalg.norm((target - units.mean) / units.scale, axis=1)
-    if np.sqrt(np.mean(distances**2)) > _FAR * np.median(distances) > 0:
-        warn_user(
-            f"The farthest target row is {distances.max() / np.median(distances):.0f} times as "
-            "far from the mean as the median row: outliers set the scale, and everything "
-            "nearer is blurred. Clip or remove them, or put a QuantileTransformer first.",
-        )
-
-
-def _draw_seed(random_state: Any) -> int:
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _resolve_blur(blur: float | str, n_features: int) -> float:
-    """Five per cent of the distance between two random target points, unless given."""
-    return 0.05 * (2 * n_features) ** 0.5 if isinstance(blur, str) else float(blur)
+def _joined(
+    earlier: Mapping[str, TrainingHistory], later: Mapping[str, TrainingHistory]
+) -> dict[str, TrainingHistory]:
+    """Put histories behind those of earlier fits."""
+    return {n: earlier[n] + history if n in earlier else history for n, history in later.items()}

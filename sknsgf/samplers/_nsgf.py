@@ -1,69 +1,31 @@
-"""NSGFSampler: Neural Sinkhorn Gradient Flow, Algorithms 1 and 2 of the paper."""
+"""NSGFSampler: Neural Sinkhorn Gradient Flow for arrays."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from torch import Tensor, nn
+from torch import nn
 
-from sknsgf.flow import (
-    Hull,
-    Records,
-    Schedule,
-    TrajectoryPool,
-    constant_schedule,
-    seeded_generator,
-    simulate_sinkhorn_flow,
-    straight_schedule,
-)
-from sknsgf.networks import StandardisedVelocity
-from sknsgf.ode import METHODS, Solution, change_of_variables, integrate, invert
-from sknsgf.samplers._base import (
-    _NO_COLUMNS,
-    BaseFlowSampler,
-    _as_given,
-    _resolve_blur,
-    warn_outliers,
-)
-from sknsgf.samplers._ends import Ends, hold_out
-from sknsgf.samplers._saving import is_history
-from sknsgf.samplers._source import Deck, dealt, is_finite
-from sknsgf.samplers._stages import Fit, Stage, with_callbacks
-from sknsgf.samplers._students import (
-    check_hidden_layer_sizes,
-    check_images,
-    find_device,
-    in_dtype,
-    inverse_tol,
-    make_network,
-    move_records,
-    resolve_learning_rate,
-    resume,
-    warn_diverged,
-)
-from sknsgf.samplers._units import Units
-from sknsgf.samplers._warnings import warn_user
-from sknsgf.training import TrainingHistory, train, velocity_matching_loss
+from sknsgf.algorithms import Learned, Run, SinkhornFlow, SinkhornMap
+from sknsgf.flow import Ends, Hull
+from sknsgf.networks import NetworkSpec, in_dtype
+from sknsgf.ode import METHODS
+from sknsgf.samplers._arrays import as_given
+from sknsgf.samplers._base import NO_COLUMNS, Attributes, BaseFlowSampler
+from sknsgf.samplers._parameters import SHARED, resolve_blur
+from sknsgf.samplers._saving import is_history, is_sound_array
+from sknsgf.samplers._warnings import warn_diverged, warn_no_map
+from sknsgf.training import TrainingHistory
 
-_POOL_TOL = 5e-3  # marginal error; the network's own error is several times larger
-_POOL_MAX_ITER = 50
-_REUSE = 2  # times a record is drawn, on average, in a full run
-_RECORDS_A_ROW = 500  # at most: more teach nothing where rows are few
-_POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
-_N_HELD_OUT_RECORDS = 4096
 _JACOBIAN_ENTRIES = 2**22  # numbers in the Jacobians of the rows done at a time
-_N_STATISTICS = 16384  # records that the scale of the velocities is measured on
 
 
 def _has_density(sampler: Any) -> bool:
@@ -229,7 +191,7 @@ class NSGFSampler(BaseFlowSampler):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "source": [None, StrOptions({"gaussian"}), HasMethods("sample")],
+        **SHARED,
         "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "step_size": [None, Interval(Real, 0, None, closed="neither")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
@@ -239,26 +201,14 @@ class NSGFSampler(BaseFlowSampler):
         "schedule": [StrOptions({"straight", "constant"})],
         "t_end": [Interval(Real, 0, 1, closed="right")],
         "pool_dir": [None, str, HasMethods("__fspath__")],
-        "network": [StrOptions({"auto", "mlp", "unet"}), callable],
-        "hidden_layer_sizes": ["array-like"],
-        "image_shape": [None, "array-like"],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
         "ema_decay": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
-        "warm_start": ["boolean"],
-        "score_blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "n_sampling_steps": [None, Interval(Integral, 1, None, closed="left")],
         "ode_method": [StrOptions(set(METHODS))],
-        "device": [str, torch.device],
-        "n_jobs": [None, Integral],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
-    _fitted: ClassVar[dict[str, list[Any]]] = {
-        **BaseFlowSampler._fitted,
+    __fitted_kinds__: ClassVar[dict[str, list[Any]]] = {
+        **BaseFlowSampler.__fitted_kinds__,
         "learning_rate_": [Interval(Real, 0, None, closed="neither")],
         "blur_": [Interval(Real, 0, None, closed="neither")],
         "velocity_network_": [nn.Module],
@@ -270,7 +220,7 @@ class NSGFSampler(BaseFlowSampler):
         "_pace": [None, Interval(Real, 0, None, closed="neither")],
     }
     _hull: Hull | None = None  # in files from before there was any
-    _pace: float | None = None  # flow time per unit of network time, where it is constant
+    _pace: float | None = None
 
     velocity_network_: nn.Module
     history_: TrainingHistory
@@ -332,53 +282,60 @@ class NSGFSampler(BaseFlowSampler):
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
-    def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
-        goes_on = goes_on and hasattr(self, "velocity_network_")
-        self._check_parameters()
-        device = find_device(self.device)
-        rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
-        check_images(self.image_shape, self.network, target.shape[1])
-        if goes_on:
-            self._check_goes_on(X_source)
-        fitted = self._to_be_fitted(X_source, target, device, goes_on=goes_on)
-        units = self._units if goes_on else Units.of(target, rows)
-        warn_outliers(target, units)
-        source = self._make_source(rows, units)
-        ends = Ends(source, units.inward(target))
-        ends, held_out_ends = hold_out(ends, self.early_stopping, self.max_iter)
-        seeds = self._make_seeds(5, goes_on=goes_on)
-        network: Any = make_network(
-            self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1], seeds[0]
+    def _algorithm(self, n_features: int, seed: int) -> SinkhornFlow:
+        return make_sinkhorn_flow(self, n_features)
+
+    def learned_map(self, dtype: torch.dtype = torch.float32) -> SinkhornMap:
+        """Return what was learned as a map on tensors.
+
+        Parameters
+        ----------
+        dtype : {torch.float32, torch.float64}, default=torch.float32
+            Precision of the tensors it is for.
+
+        Returns
+        -------
+        sknsgf.algorithms.SinkhornMap
+            Moves points in standardised units, ``(X - mean_) / scale_``, on `device_`.
+        """
+        return SinkhornMap(
+            in_dtype(self.velocity_network_, dtype),
+            self._hull,
+            t_last=self._last_time,
+            t_end=self._end_time,
+            pace=self._pace,
+            n_steps=self.n_sampling_steps or self._n_steps,
+            method=self.ode_method,
         )
-        fitted.mean_, fitted.scale_ = units
-        constant = fitted._find_constant(target, goes_on=goes_on)
-        fitted._constant = constant if self.t_end == 1 else _NO_COLUMNS
-        fitted.source_, fitted._score_seed = source, seeds[3]
-        fitted.blur_ = _resolve_blur(self.blur, target.shape[1])
-        fitted.learning_rate_ = resolve_learning_rate(self.learning_rate, network)
-        fitted._last_time = self.t_end * (self.n_steps - 1) / self.n_steps
-        fitted._end_time, fitted._n_steps = self.t_end, self.n_steps
-        x_target = units.inward(target)
-        fitted._hull = self._hull.joined(x_target) if goes_on and self._hull else Hull.of(x_target)
-        fitted._pace = None if self.schedule == "straight" else self.n_steps * self._step_size()
-        if goes_on:
-            network = resume(self.velocity_network_, network)
 
-        data = X_source, y if X_target is None else X_target
-        fit = Fit(self, *data, n_stages=3 if held_out_ends else 2)
-        simulating = fit.stage("simulate", self._choose_n_simulations(ends))
-        pool = self._simulate(ends, seeds[1], device, simulating)
-        held_out = held_out_ends and self._simulate_held_out(held_out_ends, seeds[4], device, fit)
-        student = network if goes_on else _standardise(network, pool, seeds[2])
-        network, history = fitted._train(student, pool, held_out, seeds[2], fit)
+    def _attributes(
+        self, learned: SinkhornMap, algorithm: SinkhornFlow, common: Attributes
+    ) -> Attributes:
+        return sinkhorn_attributes(learned, algorithm, common)
 
-        fitted.velocity_network_ = network
-        fitted.history_ = self.history_ + history if goes_on else history
-        fitted.n_iter_ = len(fitted.history_)
-        self._become(fitted)
-        fit.end()
-        return self
+    def _outcome(
+        self,
+        learned: Learned,
+        algorithm: SinkhornFlow,
+        ends: Ends,
+        run: Run,
+        fitted: Attributes,
+    ) -> Attributes:
+        history = learned.histories["sinkhorn_flow"]
+        warn_diverged(history, fitted["learning_rate_"])
+        return {"history_": history, "n_iter_": len(history)}
+
+    def _check_parameters(self) -> None:
+        check_sinkhorn_parameters(self)
+
+    def _check_warm_start(self, X_source: Any) -> None:
+        super()._check_warm_start(X_source)
+        if self.t_end != self._end_time:
+            raise ValueError(
+                f"The flow was fitted with t_end={self._end_time} and cannot go on to "
+                f"t_end={self.t_end}, as its network is told the time in these units. Fit "
+                "again with warm_start=False."
+            )
 
     def velocity(self, t: float, X: ArrayLike) -> Any:
         """Evaluate the learned velocity field.
@@ -414,10 +371,10 @@ class NSGFSampler(BaseFlowSampler):
         """
         rows = self._check_rows(X)
         x = self._inward(rows)
-        field = torch.no_grad()(self._field(x.dtype))
+        field = torch.no_grad()(self.learned_map(x.dtype).velocity)
         chunks = (chunk.to(self.device_) for chunk in self._chunks(x, n_states=1))
         u = torch.cat([field(chunk.new_full((len(chunk),), t), chunk).cpu() for chunk in chunks])
-        return _as_given((u.numpy() * self.scale_).astype(rows.dtype, copy=False), X)
+        return as_given((u.numpy() * self.scale_).astype(rows.dtype, copy=False), X)
 
     @available_if(_has_density)
     def score_samples(self, X: ArrayLike) -> Any:
@@ -493,241 +450,75 @@ class NSGFSampler(BaseFlowSampler):
         rows = self._check_rows(X)
         x = self._units.inward(rows, torch.float64)
         size = max(1, _JACOBIAN_ENTRIES // x.shape[1] ** 2)
-        parts = [self._pull_back(part.to(self.device_)) for part in x.split(size)]
-        density, folded, reached = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-        _warn_no_map(folded & reached, reached)
-        density = torch.where(reached, density, -torch.inf)
-        return _as_given(density.numpy() - x.shape[1] * math.log(self.scale_), X)
+        change = self.learned_map(x.dtype).change_of_variables
+        parts = [change(part.to(self.device_)) for part in x.split(size)]
+        x, log_det, folded, reached = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+        warn_no_map(folded & reached, reached)
+        density = torch.where(reached, self.source_.log_density(x) - log_det, -torch.inf)
+        return as_given(density.numpy() - x.shape[1] * math.log(self.scale_), X)
 
-    def _pull_back(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-densities in standardised units, and where they are none."""
-        density = torch.zeros_like(x[:, 0])
-        folded = torch.zeros_like(density, dtype=torch.bool)
-        reached = ~folded
-        for times, method in reversed(self._pieces(x)):
-            back = change_of_variables(self._field(x.dtype), x, times, method=method)
-            x, density = back.x, density - back.log_det
-            folded, reached = folded | back.folded, reached & back.reached
-        return density + self.source_.log_density(x), folded, reached
-
-    def _check_parameters(self) -> None:
-        self._validate_params()
-        check_hidden_layer_sizes(self.hidden_layer_sizes)
-        if self.schedule == "straight" and self.step_size is not None:
-            raise ValueError(
-                'step_size is only used with schedule="constant"; the straight schedule '
-                f"chooses its own. Got step_size={self.step_size}: set it to None or change "
-                "schedule."
-            )
-        if self.schedule == "constant" and self.t_end != 1:
-            raise ValueError(
-                'schedule="constant" always runs to t_end=1; to go less far choose fewer or '
-                f"smaller steps, or the straight schedule. Got t_end={self.t_end}."
-            )
-
-    def _check_goes_on(self, X_source: Any) -> None:
-        super()._check_goes_on(X_source)
-        if self.t_end != self._end_time:
-            raise ValueError(
-                f"The flow was fitted with t_end={self._end_time} and cannot go on to "
-                f"t_end={self.t_end}, as its network is told the time in these units. Fit "
-                "again with warm_start=False."
-            )
-
-    def _simulate_held_out(
-        self, ends: Ends, seed: int, device: torch.device, fit: Fit
-    ) -> TrajectoryPool:
-        """Simulate a tenth of what a full run wants, or as much as is looked at."""
-        n_records = min(self._n_records_wanted() / 10, _N_HELD_OUT_RECORDS)
-        stage = fit.stage("simulate held-out rows", self._count_simulations(ends, n_records))
-        return self._simulate(ends, seed, device, stage)
-
-    def _simulate(
-        self, ends: Ends, seed: int, device: torch.device, stage: Stage
-    ) -> TrajectoryPool:
-        source, target = ends
-        n_particles = self._choose_n_particles(ends)
-        with stage:
-            pool = simulate_sinkhorn_flow(
-                dealt(source).draw,
-                Deck(target).draw,
-                self._make_schedule(),
-                n_particles=n_particles,
-                n_targets=min(self.n_targets or n_particles, len(target)),
-                n_simulations=stage.total,
-                blur=_resolve_blur(self.blur, target.shape[1]),
-                tol=_POOL_TOL,
-                max_iter=_POOL_MAX_ITER,
-                seed=seed,
-                device=device,
-                n_jobs=self.n_jobs,
-                directory=self.pool_dir,
-                progress=stage.advance,
-            )
-        _warn_unsolved(pool)
-        return pool
-
-    def _choose_n_particles(self, ends: Ends) -> int:
-        return min(int(self.n_particles), ends.n_rows)
-
-    def _choose_n_simulations(self, ends: Ends) -> int:
-        if self.n_simulations is not None:
-            return self.n_simulations
-        n_records = min(self._n_records_wanted(), _RECORDS_A_ROW * ends.n_rows)
-        positions = self._choose_n_particles(ends) * (int(self.n_steps) + 1)
-        largest = _POOL_ENTRIES // (positions * ends.target.shape[1])
-        return max(1, min(self._count_simulations(ends, n_records), largest))
-
-    def _n_records_wanted(self) -> float:
-        return float(self.max_iter) * self.batch_size / _REUSE
-
-    def _count_simulations(self, ends: Ends, n_records: float) -> int:
-        return math.ceil(n_records / (self._choose_n_particles(ends) * int(self.n_steps)))
-
-    def _make_schedule(self) -> Callable[[torch.Generator], Schedule]:
-        if self.schedule == "straight":
-            return partial(_jittered_schedule, self.n_steps, self.t_end)
-        return partial(_fixed_schedule, self.n_steps, self._step_size())
-
-    def _step_size(self) -> float:
-        return self.step_size or 1 - 0.01 ** (1 / self.n_steps)
-
-    def _train(
-        self,
-        student: StandardisedVelocity,
-        pool: TrajectoryPool,
-        held_out: TrajectoryPool | None,
-        seed: int,
-        fit: Fit,
-    ) -> tuple[nn.Module, TrainingHistory]:
-        generator = seeded_generator(seed, 0)
-        student = student.to(self.device_)
-        unit = float(student.u_scale) ** 2
-
-        def loss(network: nn.Module, records: Records) -> Tensor:
-            return velocity_matching_loss(network, *move_records(records, self.device_)) / unit
-
-        validation_loss = None
-        if held_out is not None:
-            records = held_out.draw(_N_HELD_OUT_RECORDS, generator)
-            validation_loss = partial(loss, records=records)
-        with fit.stage("train", self.max_iter) as stage:
-            trained, history = train(
-                student,
-                lambda network: loss(network, pool.draw(self.batch_size, generator)),
-                max_iter=self.max_iter,
-                learning_rate=self.learning_rate_,
-                ema_decay=self.ema_decay,
-                validation_loss=validation_loss,
-                should_stop=lambda _, network: stage.advance(1, partial(self._so_far, network)),
-            )
-        warn_diverged(history, self.learning_rate_)
-        return trained, history
-
-    def _so_far(self, network: nn.Module) -> dict[str, Any]:
-        """Return what would make the estimator a fitted one if training ended here."""
-        return vars(self) | {"velocity_network_": copy.deepcopy(network).eval()}
-
-    def _soundness(self) -> dict[str, bool]:
+    def __is_sound__(self) -> dict[str, bool]:
+        """Tell which parts of a sampler that was loaded fit the others."""
         row = torch.zeros(1, self.n_features_in_, device=self.device_)
-        u = self._field(torch.float32)(row[:, 0], row).cpu().numpy()
-        sound = {"velocity_network_": is_finite(u, tuple(row.shape), np.float32)}
-        d = self.n_features_in_
-        sound["_hull"] = self._hull is None or self._hull.is_sound(d)
-        return super()._soundness() | sound | {"history_": is_history(self.history_)}
+        u = self.learned_map().velocity(row[:, 0], row).cpu().numpy()
+        return super().__is_sound__() | {
+            "velocity_network_": is_sound_array(u, tuple(row.shape), np.float32),
+            "_hull": self._hull is None or self._hull.is_sound(self.n_features_in_),
+            "history_": is_history(self.history_),
+        }
 
-    def _n_sampling_steps(self) -> int:
-        return self._n_steps if self.n_sampling_steps is None else self.n_sampling_steps
 
-    def _field(self, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the network as a function, in the given precision.
-
-        It is held past its last time, and to velocities that lead to the target.
-        """
-        network = in_dtype(self.velocity_network_, dtype)
-        hull = self._hull and self._hull.to(torch.empty(0, dtype=dtype, device=self.device_))
-
-        def field(t: Tensor, x: Tensor) -> Tensor:
-            t = t.clamp(max=self._last_time)
-            u = network(t, x)
-            if hull is None:
-                return u
-            left = 1 - t.unsqueeze(-1) if self._pace is None else 1 / self._pace
-            return hull.hold(x, u, left)
-
-        return field
-
-    @torch.no_grad()
-    def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
-        x = x.to(self.device_)
-        field = self._field(x.dtype)
-        pieces = self._pieces(x)
-        if backward and self._hull is not None and self._end_time == 1:
-            x = self._hull.to(x).draw_in(x)
-        solutions = []
-        for times, method in reversed(pieces) if backward else pieces:
-            solve = partial(invert, tol=inverse_tol(x)) if backward else integrate
-            solutions.append(solve(field, x, times, method=method))
-            x = solutions[-1].x[-1]
-        first, second = solutions
-        return Solution(
-            torch.cat([first.t, second.t[1:]]),
-            torch.cat([first.x, second.x[1:]]),
-            first.nfe + second.nfe,
+def check_sinkhorn_parameters(sampler: NSGFSampler) -> None:
+    """Raise unless the parameters fit each other."""
+    sampler._validate_params()
+    if sampler.schedule == "straight" and sampler.step_size is not None:
+        raise ValueError(
+            'step_size is only used with schedule="constant"; the straight schedule '
+            f"chooses its own. Got step_size={sampler.step_size}: set it to None or change "
+            "schedule."
         )
-
-    def _pieces(self, x: Tensor) -> list[tuple[Tensor, str]]:
-        """Return times and methods: past the last simulated time the flow is one straight step."""
-        grid = self._grid(x)
-        return [(grid[:-1], self.ode_method), (grid[-2:], "euler")]
-
-    def _grid(self, x: Tensor) -> Tensor:
-        """Equal steps, except that the last begins no later than the last simulated one."""
-        # One simulated step is one straight step, however many are asked for.
-        n = self._n_sampling_steps() if self._last_time > 0 else 1
-        even = torch.linspace(0, self._end_time, n + 1, dtype=x.dtype)
-        if even[-2] > self._last_time:
-            even[:-1] = torch.linspace(0, self._last_time, n, dtype=x.dtype)
-        return even.to(x.device)
-
-
-def _jittered_schedule(n_steps: int, t_end: float, generator: torch.Generator) -> Schedule:
-    return straight_schedule(n_steps, t_end, generator)
-
-
-def _fixed_schedule(n_steps: int, step_size: float, generator: torch.Generator) -> Schedule:
-    return constant_schedule(n_steps, step_size)
-
-
-@torch.inference_mode(False)
-def _standardise(network: nn.Module, pool: TrajectoryPool, seed: int) -> StandardisedVelocity:
-    start, end = (pool.positions[:, k].flatten(0, 1) for k in (0, -1))
-    u = pool.draw(_N_STATISTICS, seeded_generator(seed, 1)).u
-    return StandardisedVelocity(network, start, end, float(pool.times[0, -1]), u)
-
-
-def _warn_no_map(folded: Tensor, reached: Tensor) -> None:
-    if folded.any():
-        warn_user(
-            f"{float(folded.float().mean()):.1%} of the rows lie where the flow folds over "
-            "itself: other source points are carried there too, and the density counts one. More "
-            "max_iter, or a larger blur, make smoother flows."
-        )
-    if not reached.all():
-        warn_user(
-            f"For {int((~reached).sum())} of {len(reached)} rows no source point was found that "
-            "is carried there: their log-density is -inf. Either they are off what the flow can "
-            "reach, or the network is too rough for Newton's method.",
-            ConvergenceWarning,
+    if sampler.schedule == "constant" and sampler.t_end != 1:
+        raise ValueError(
+            'schedule="constant" always runs to t_end=1; to go less far choose fewer or '
+            f"smaller steps, or the straight schedule. Got t_end={sampler.t_end}."
         )
 
 
-def _warn_unsolved(pool: TrajectoryPool) -> None:
-    share = 1 - float(pool.converged.float().mean())
-    if share > 0.01:
-        warn_user(
-            f"{share:.0%} of the transport problems stopped short of a marginal error of "
-            f"{_POOL_TOL:g} (worst: {float(pool.marginal_error.max()):.2g}): their velocities "
-            "are approximate. Raise blur, or remove far outliers from the data.",
-            ConvergenceWarning,
-        )
+def make_sinkhorn_flow(sampler: NSGFSampler, n_features: int) -> SinkhornFlow:
+    """Return the algorithm that the parameters of a sampler stand for."""
+    sizes = sampler.hidden_layer_sizes, sampler.image_shape
+    return SinkhornFlow(
+        network=NetworkSpec(n_features, sampler.network, *sizes),
+        blur=resolve_blur(sampler.blur, n_features),
+        step_size=sampler.step_size,
+        n_steps=sampler.n_steps,
+        n_particles=sampler.n_particles,
+        n_targets=sampler.n_targets,
+        n_simulations=sampler.n_simulations,
+        schedule=sampler.schedule,
+        t_end=sampler.t_end,
+        pool_dir=sampler.pool_dir,
+        max_iter=sampler.max_iter,
+        learning_rate=sampler.learning_rate,
+        batch_size=sampler.batch_size,
+        ema_decay=sampler.ema_decay,
+        early_stopping=sampler.early_stopping,
+    )
+
+
+def sinkhorn_attributes(
+    learned: SinkhornMap, algorithm: SinkhornFlow, common: Attributes
+) -> Attributes:
+    """Return the fitted attributes of a sampler that has learned this map."""
+    network: Any = learned.network
+    return {
+        "velocity_network_": network,
+        "learning_rate_": algorithm.choose_rate(network.network),
+        "blur_": algorithm.blur,
+        "_constant": common["_constant"] if learned.t_end == 1 else NO_COLUMNS,
+        "_last_time": learned.t_last,
+        "_end_time": learned.t_end,
+        "_n_steps": learned.n_steps,
+        "_hull": learned.hull,
+        "_pace": learned.pace,
+    }

@@ -1,78 +1,34 @@
-"""NSGFPlusPlus: a few Sinkhorn steps, then a straight flow; Algorithms 3 and 4 of the paper."""
+"""NSGFPlusPlus: a few Sinkhorn steps, then a straight flow, for arrays."""
 
 from __future__ import annotations
 
-import copy
-import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from torch import Tensor, nn
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
 
-from sknsgf.flow import (
-    Records,
-    coupled_pairs,
-    large_pairs,
-    seeded_generator,
-    straight_records,
+from sknsgf.algorithms import STRAIGHT_RATE, Learned, Run, TwoPhaseMap, TwoPhases
+from sknsgf.flow import Ends
+from sknsgf.networks import NetworkSpec, in_dtype, suit_rate
+from sknsgf.samplers._base import Attributes, BaseFlowSampler
+from sknsgf.samplers._nsgf import (
+    NSGFSampler,
+    check_sinkhorn_parameters,
+    make_sinkhorn_flow,
+    sinkhorn_attributes,
 )
-from sknsgf.networks import StandardisedVelocity
-from sknsgf.ode import Inverse, Solution, integrate, invert
-from sknsgf.samplers._base import BaseFlowSampler
-from sknsgf.samplers._ends import Ends, hold_out, split
-from sknsgf.samplers._nsgf import NSGFSampler
-from sknsgf.samplers._saving import is_history
-from sknsgf.samplers._source import Rows, Source, dealt, is_finite
-from sknsgf.samplers._stages import Fit, Stage, with_callbacks
-from sknsgf.samplers._students import (
-    check_hidden_layer_sizes,
-    check_images,
-    find_device,
-    in_dtype,
-    inverse_tol,
-    make_network,
-    make_time_predictor,
-    move_records,
-    resolve_learning_rate,
-    resume,
-    warn_diverged,
-)
-from sknsgf.samplers._units import Units
-from sknsgf.samplers._warnings import warn_user
-from sknsgf.training import (
-    TrainingHistory,
-    time_prediction_loss,
-    train,
-    velocity_matching_loss,
-)
+from sknsgf.samplers._parameters import SHARED
+from sknsgf.samplers._saving import is_history, is_sound_array
+from sknsgf.samplers._warnings import warn_diverged, warn_late, warn_many_steps
+from sknsgf.training import TrainingHistory
 
-_N_STARTS = 2**15  # most points at the end of the Sinkhorn steps that lines start from
-_REUSE = 16  # lines that start from each of them, where they can be drawn at will
-_N_UNSEEN = 2**12  # records on lines between rows held out
-_N_STATISTICS = 2**13
-_N_SWITCHES = 1024
-_EMA_DECAY = 0.995
-_N_LARGE = 2**13  # points of each cloud that a large coupling is solved for
-_SPARE_ROWS = 50  # of a source: in fewer, none is spared for measuring switch times
 _MOST_STEPS = 5  # of the first phase, without a warning
-_PERCEPTRON_RATE = 3e-3  # targets of the straight flow are noisier than velocities
 _LATE = 0.95  # median switch time past which nothing is left for the straight flow to do
-
-Draw = Callable[[torch.Generator], Records]
-
-
-class Lines(NamedTuple):
-    """Straight lines: what draws records on them, and records on lines between rows held out."""
-
-    draw: Draw
-    unseen: Records | None
 
 
 class NSGFPlusPlus(BaseFlowSampler):
@@ -187,29 +143,17 @@ class NSGFPlusPlus(BaseFlowSampler):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **SHARED,
         "sinkhorn_flow": [None, NSGFSampler],
         "straight_from": [StrOptions({"source", "flow"})],
         "coupling": [StrOptions({"auto", "independent", "minibatch", "large"})],
         "switch": [StrOptions({"predict", "fixed"})],
         "n_straight_steps": [Interval(Integral, 1, None, closed="left")],
         "straight_step_size": [None, Interval(Real, 0, 1, closed="right")],
-        "source": [None, StrOptions({"gaussian"}), HasMethods("sample")],
-        "network": [StrOptions({"auto", "mlp", "unet"}), callable],
-        "hidden_layer_sizes": ["array-like"],
-        "image_shape": [None, "array-like"],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "warm_start": ["boolean"],
-        "score_blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "device": [str, torch.device],
-        "n_jobs": [None, Integral],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
-    _fitted: ClassVar[dict[str, list[Any]]] = {
-        **BaseFlowSampler._fitted,
+    __fitted_kinds__: ClassVar[dict[str, list[Any]]] = {
+        **BaseFlowSampler.__fitted_kinds__,
         "learning_rate_": [Interval(Real, 0, None, closed="neither")],
         "sinkhorn_flow_": [NSGFSampler],
         "straight_network_": [nn.Module],
@@ -301,68 +245,117 @@ class NSGFPlusPlus(BaseFlowSampler):
             )
         return super().set_params(**params)
 
-    @with_callbacks
-    def _fit(self, X_source: Any, y: Any, X_target: Any, *, goes_on: bool) -> Self:
-        goes_on = goes_on and hasattr(self, "sinkhorn_flow_")
-        self._validate_params()
-        check_hidden_layer_sizes(self.hidden_layer_sizes)
-        device = find_device(self.device)
-        rows, target = self._check_rows_and_target(X_source, y, X_target, min_samples=2)
-        check_images(self.image_shape, self.network, target.shape[1])
-        if goes_on:
-            self._check_goes_on(X_source)
-        fitted = self._to_be_fitted(X_source, target, device, goes_on=goes_on)
-        seeds = self._make_seeds(6, goes_on=goes_on)
-        kind = (self.network, self.hidden_layer_sizes, self.image_shape, target.shape[1])
-        network: Any = make_network(*kind, seeds[0])
-        predictor = self._make_predictor(*kind, seeds[4])
-        for_training, for_switching = rows, rows
-        if predictor is not None:
-            for_training, for_switching = _hold_out_starts(rows)
-        units = self._units if goes_on else Units.of(target, for_training)
-        fitted.mean_, fitted.scale_ = units
-        fitted._constant = fitted._find_constant(target, goes_on=goes_on)
-        fitted.source_, fitted._score_seed = self._make_source(rows, units), seeds[5]
-        rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
-        fitted.learning_rate_ = rate
-        flow = self._make_sinkhorn_flow(rate, seeds[1])
-        if goes_on:
-            network = resume(self.straight_network_, network)
-            if predictor is not None and self.time_predictor_ is not None:
-                predictor = resume(self.time_predictor_, predictor)
-            flow = copy.copy(self.sinkhorn_flow_).set_params(**flow.get_params(deep=False))
-            vars(flow).pop("feature_names_in_", None)  # arrays are what it goes on with
+    def _algorithm(self, n_features: int, seed: int) -> TwoPhases:
+        spec = NetworkSpec(n_features, self.network, self.hidden_layer_sizes, self.image_shape)
+        rate = suit_rate(self.learning_rate, spec.make(seed), STRAIGHT_RATE)
+        flow = self._make_first_phase(rate, random_state=None)
+        return TwoPhases(
+            first=make_sinkhorn_flow(flow, n_features),
+            network=spec,
+            straight_from=self.straight_from,
+            coupling=self.coupling,
+            switch=self.switch,
+            n_straight_steps=self.n_straight_steps,
+            straight_step_size=self.straight_step_size,
+            max_iter=self.max_iter,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+        )
 
-        n_stages = 2 if predictor is None else 3
-        fit = Fit(self, X_source, y if X_target is None else X_target, n_stages)
-        with fit.nested("sinkhorn_flow", flow):
-            arrays = (target,) if for_training is None else (for_training, target)
-            fitted.sinkhorn_flow_ = flow.partial_fit(*arrays)
-        if hasattr(fitted, "feature_names_in_"):
-            flow.feature_names_in_ = fitted.feature_names_in_
-        fitted._switch_fixed = 0.0 if self.straight_from == "flow" else flow.t_end
-        ends = Ends(self._make_source(for_training, units), units.inward(target))
-        lines = self._make_lines(ends, flow, (seeds[2], seeds[3]))
-        student = network if goes_on else _standardise(network, lines.draw, seeds[3])
-        histories = {"sinkhorn_flow": flow.history_}
-        if predictor is None:
-            fitted.time_predictor_ = None
-        fitted.straight_network_, history = fitted._train_straight(student, lines, seeds[3], fit)
-        histories["straight_flow"] = history
-        if predictor is not None:
-            predictor, history = fitted._train_predictor(predictor, lines, seeds[4], fit)
-            fitted.time_predictor_, histories["time_predictor"] = predictor, history
+    def _make_first_phase(self, learning_rate: float | str, random_state: Any) -> NSGFSampler:
+        """Return the first phase as an estimator, with what it has of this one."""
+        names = ["source", "device", "n_jobs", "verbose"]
+        names += [] if self.image_shape is None else ["image_shape"]
+        run = {name: getattr(self, name) for name in names} | {"random_state": random_state}
+        if self.sinkhorn_flow is not None:
+            return clone(self.sinkhorn_flow).set_params(**run)
+        return NSGFSampler(
+            n_steps=5,
+            t_end=0.5,
+            network=self.network,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            max_iter=self.max_iter,
+            learning_rate=learning_rate,
+            batch_size=self.batch_size,
+            **run,
+        )
 
-        fitted.history_ = self._join_histories(histories) if goes_on else histories
-        fitted.n_iter_ = sum(map(len, fitted.history_.values()))
-        fresh = self._make_source(for_switching, units)
-        fitted.switch_time_ = fitted._measure_switch_times(fresh, seeds[5])
-        self._become(fitted)
-        fit.end()
-        return self
+    def learned_map(self, dtype: torch.dtype = torch.float32) -> TwoPhaseMap:
+        """Return what was learned as a map on tensors.
 
-    def _check_goes_on(self, X_source: Any) -> None:
-        super()._check_goes_on(X_source)
+        Parameters
+        ----------
+        dtype : {torch.float32, torch.float64}, default=torch.float32
+            Precision of the tensors it is for.
+
+        Returns
+        -------
+        sknsgf.algorithms.TwoPhaseMap
+            Moves points in standardised units, ``(X - mean_) / scale_``, on `device_`.
+        """
+        predictor = self.time_predictor_
+        return TwoPhaseMap(
+            self.sinkhorn_flow_.learned_map(dtype),
+            in_dtype(self.straight_network_, dtype),
+            None if predictor is None else in_dtype(predictor, dtype),
+            switch=self._switch_fixed,
+            n_steps=self.n_straight_steps,
+            step_size=self.straight_step_size,
+        )
+
+    def _attributes(
+        self, learned: TwoPhaseMap, algorithm: TwoPhases, common: Attributes
+    ) -> Attributes:
+        first = algorithm.first
+        flow = self._make_first_phase(first.learning_rate, common["_score_seed"] % 2**31)
+        source, _ = algorithm.spare_starts(common["source_"])
+        flow.__dict__.update(common | {"source_": source})
+        flow.__dict__.update(sinkhorn_attributes(learned.first, first, common))
+        network: Any = learned.network
+        return {
+            "sinkhorn_flow_": flow,
+            "straight_network_": network,
+            "time_predictor_": learned.predictor,
+            "learning_rate_": algorithm.choose_rate(network.network),
+            "_switch_fixed": learned.switch,
+        }
+
+    def _outcome(
+        self,
+        learned: Learned,
+        algorithm: TwoPhases,
+        ends: Ends,
+        run: Run,
+        fitted: Attributes,
+    ) -> Attributes:
+        histories, rates = learned.histories, {"straight_flow": fitted["learning_rate_"]}
+        flow = fitted["sinkhorn_flow_"]
+        rates["sinkhorn_flow"] = flow.learning_rate_
+        if learned.map.predictor is not None:
+            rates["time_predictor"] = algorithm.choose_rate(learned.map.predictor)
+        for stage, history in histories.items():
+            warn_diverged(history, rates[stage])
+        first = histories["sinkhorn_flow"]
+        flow.__dict__.update({"history_": first, "n_iter_": len(first)})
+        times = algorithm.measure_switch_times(ends, run, learned.map).cpu().numpy()
+        if np.median(times) > _LATE:
+            warn_late(float(np.median(times)))
+        return {
+            "history_": histories,
+            "n_iter_": sum(map(len, histories.values())),
+            "switch_time_": times,
+        }
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        flow = self.sinkhorn_flow
+        if flow is not None:
+            check_sinkhorn_parameters(flow)
+            if flow.n_steps > _MOST_STEPS:
+                warn_many_steps(flow.n_steps, _MOST_STEPS, flow.t_end)
+
+    def _check_warm_start(self, X_source: Any) -> None:
+        super()._check_warm_start(X_source)
         fitted_from = "flow" if self._switch_fixed == 0 else "source"
         if self.straight_from != fitted_from:
             raise ValueError(
@@ -371,254 +364,18 @@ class NSGFPlusPlus(BaseFlowSampler):
                 "warm_start=False."
             )
 
-    def _make_predictor(self, *kind_and_seed: Any) -> nn.Module | None:
-        if self.straight_from == "flow" or self.switch == "fixed":
-            return None
-        return make_time_predictor(*kind_and_seed)
-
-    def _make_sinkhorn_flow(self, rate: float, seed: int) -> NSGFSampler:
-        names = ["source", "device", "n_jobs", "verbose"]
-        names += [] if self.image_shape is None else ["image_shape"]
-        run = {name: getattr(self, name) for name in names}
-        if self.sinkhorn_flow is None:
-            return NSGFSampler(
-                n_steps=5,
-                t_end=0.5,
-                network=self.network,
-                hidden_layer_sizes=self.hidden_layer_sizes,
-                max_iter=self.max_iter,
-                learning_rate=rate,
-                batch_size=self.batch_size,
-                random_state=seed,
-                **run,
-            )
-        flow = clone(self.sinkhorn_flow).set_params(**run, random_state=seed)
-        flow._check_parameters()
-        if flow.n_steps > _MOST_STEPS:
-            warn_user(
-                f"The first phase has n_steps={flow.n_steps}; more than {_MOST_STEPS} are "
-                "simulated and sampled at a cost that the second phase was to save. Use "
-                f"sinkhorn_flow=NSGFSampler(n_steps=5, t_end={flow.t_end:g}).",
-            )
-        return flow
-
-    def _make_lines(self, ends: Ends, flow: NSGFSampler, seeds: tuple[int, int]) -> Lines:
-        kept, held_out = hold_out(ends, flow.early_stopping, self.max_iter)
-        n_starts = min(_N_STARTS, math.ceil(self.max_iter * self.batch_size / _REUSE))
-        draw = self._make_draw(kept, n_starts, flow, seeds)
-        if held_out is None:
-            return Lines(draw, None)
-        draw_unseen = self._make_draw(held_out, _N_UNSEEN, flow, (seeds[0] + 1, seeds[1] + 1))
-        return Lines(draw, _gather(draw_unseen, _N_UNSEEN, seeded_generator(seeds[1], 3)))
-
-    def _make_start(self, source: Source, n_starts: int, flow: NSGFSampler, seed: int) -> Source:
-        if self.straight_from == "source":
-            return source
-        n_starts = len(source.x) if isinstance(source, Rows) else n_starts
-        return Rows(flow._integrate_chunks(source.draw(n_starts, seeded_generator(seed, 0))))
-
-    def _make_draw(
-        self, ends: Ends, n_starts: int, flow: NSGFSampler, seeds: tuple[int, int]
-    ) -> Draw:
-        """Return what draws a batch of records on straight lines."""
-        start = self._make_start(ends.source, n_starts, flow, seeds[0])
-        pairs = self._make_pairs(start, Rows(ends.target), flow.blur_, seeds[1])
-        return lambda generator: straight_records(*next(pairs), generator)
-
-    def _make_pairs(
-        self, start: Source, target: Rows, blur: float, seed: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield what batches of lines lead from and to."""
-        n, generator = self.batch_size, seeded_generator(seed, 1)
-        coupling = self.coupling
-        if coupling == "auto":
-            coupling = "large" if self.straight_from == "flow" else "independent"
-        if coupling == "large":
-            n_source = len(start.x) if isinstance(start, Rows) else _N_LARGE
-            n_target = min(_N_LARGE, len(target.x))
-            return large_pairs(
-                start.draw,
-                target.draw,
-                generator,
-                batch_size=n,
-                n_source=max(n, min(_N_LARGE, n_source)),
-                n_target=n_target,
-                fixed_target=n_target == len(target.x),
-            )
-        draw_start, draw_end = (partial(dealt(side).draw, n) for side in (start, target))
-        if coupling == "minibatch":
-            return coupled_pairs(draw_start, draw_end, generator, blur=blur)
-        return ((draw_start(generator), draw_end(generator)) for _ in itertools.count())
-
-    def _join_histories(self, later: dict[str, TrainingHistory]) -> dict[str, TrainingHistory]:
-        """Put histories behind those of earlier fits; the first phase has done so itself."""
-        own = later.keys() & self.history_.keys() - {"sinkhorn_flow"}
-        return later | {name: self.history_[name] + later[name] for name in own}
-
-    def _train_straight(
-        self, student: StandardisedVelocity, lines: Lines, seed: int, fit: Fit
-    ) -> tuple[nn.Module, TrainingHistory]:
-        unit = float(student.u_scale) ** 2
-
-        def loss(network: nn.Module, records: Records) -> Tensor:
-            return velocity_matching_loss(network, *records) / unit
-
-        with fit.stage("straight", self.max_iter) as stage:
-            rate = self.learning_rate_
-            return self._train("straight_network_", student, loss, lines, rate, seed, stage)
-
-    def _train_predictor(
-        self, network: nn.Module, lines: Lines, seed: int, fit: Fit
-    ) -> tuple[nn.Module, TrainingHistory]:
-        rate = resolve_learning_rate(self.learning_rate, network, _PERCEPTRON_RATE)
-
-        def loss(network: nn.Module, records: Records) -> Tensor:
-            return time_prediction_loss(network, records.t, records.x)
-
-        with fit.stage("predictor", self.max_iter) as stage:
-            return self._train("time_predictor_", network, loss, lines, rate, seed, stage)
-
-    def _train(
-        self,
-        name: str,
-        network: nn.Module,
-        loss: Callable[[nn.Module, Records], Tensor],
-        lines: Lines,
-        rate: float,
-        seed: int,
-        stage: Stage,
-    ) -> tuple[nn.Module, TrainingHistory]:
-        generator = seeded_generator(seed, 0)
-        unseen = None if lines.unseen is None else move_records(lines.unseen, self.device_)
-        network, history = train(
-            network.to(self.device_),
-            lambda network: loss(network, move_records(lines.draw(generator), self.device_)),
-            max_iter=self.max_iter,
-            learning_rate=rate,
-            ema_decay=_EMA_DECAY,
-            validation_loss=None if unseen is None else lambda network: loss(network, unseen),
-            should_stop=lambda _, network: stage.advance(1, partial(self._so_far, name, network)),
-        )
-        warn_diverged(history, rate)
-        return network, history
-
-    def _so_far(self, name: str, network: nn.Module) -> dict[str, Any] | None:
-        """Return what would make the estimator a fitted one if training ended here, if it can."""
-        parts = vars(self) | {name: copy.deepcopy(network).eval()}
-        return parts if {"straight_network_", "time_predictor_"} <= parts.keys() else None
-
-    def _measure_switch_times(self, source: Source, seed: int) -> np.ndarray:
-        n = min(_N_SWITCHES, len(source.x)) if isinstance(source, Rows) else _N_SWITCHES
-        x = source.draw(n, seeded_generator(seed, 1)).to(self.device_)
-        times = self._switch_times(self.sinkhorn_flow_._integrate(x).x[-1]).cpu().numpy()
-        if np.median(times) > _LATE:
-            warn_user(
-                f"Half of the points enter the straight flow after t = {np.median(times):.2f}, "
-                "where little is left for it to do. Stop the first phase earlier: "
-                "sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
-            )
-        return times
-
-    @torch.no_grad()
-    def _switch_times(self, x: Tensor) -> Tensor:
-        """Tell when (n,) points at the end of the first phase enter the straight flow."""
-        if self.time_predictor_ is None:
-            return torch.full((len(x),), self._switch_fixed, dtype=x.dtype, device=x.device)
-        return in_dtype(self.time_predictor_, x.dtype)(x)
-
-    def _soundness(self) -> dict[str, bool]:
+    def __is_sound__(self) -> dict[str, bool]:
+        """Tell which parts of a sampler that was loaded fit the others."""
         row = torch.zeros(1, self.n_features_in_, device=self.device_)
-        u = self.straight_network_(row[:, 0], row).cpu().numpy()
-        time = self._switch_times(row).cpu().numpy()
-        return super()._soundness() | {
+        learned = self.learned_map()
+        u = learned.velocity(row[:, 0], row).cpu().numpy()
+        time = learned.switch_times(row).cpu().numpy()
+        return super().__is_sound__() | {
             "sinkhorn_flow_": self.sinkhorn_flow_.n_features_in_ == self.n_features_in_,
-            "straight_network_": is_finite(u, tuple(row.shape), np.float32),
-            "time_predictor_": is_finite(time, (1,), np.float32),
-            "switch_time_": is_finite(self.switch_time_, (len(self.switch_time_),), np.float32),
+            "straight_network_": is_sound_array(u, tuple(row.shape), np.float32),
+            "time_predictor_": is_sound_array(time, (1,), np.float32),
+            "switch_time_": is_sound_array(
+                self.switch_time_, (len(self.switch_time_),), np.float32
+            ),
             "history_": all(map(is_history, self.history_.values())),
         }
-
-    def _n_sampling_steps(self) -> int:
-        n_straight = self._n_steps_from(torch.zeros(1, dtype=torch.float64))
-        return self.sinkhorn_flow_._n_sampling_steps() + n_straight
-
-    def _integrate(self, x: Tensor, *, backward: bool = False) -> Solution:
-        x = x.to(self.device_)
-        network, hull = in_dtype(self.straight_network_, x.dtype), self.sinkhorn_flow_._hull
-        hull = hull and hull.to(x)
-
-        @torch.no_grad()
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            u = network(t, x)
-            return u if hull is None else hull.hold(x, u, 1 - t.unsqueeze(-1))
-
-        if backward and hull is not None:
-            x = hull.draw_in(x)
-        return (self._backward if backward else self._forward)(velocity, x)
-
-    def _forward(self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Solution:
-        near = self.sinkhorn_flow_._integrate(x)
-        switch = self._switch_times(near.x[-1])
-        end = integrate(velocity, near.x[-1], self._straight_grid(switch))
-        return _joined(near, end, predictions=int(self.time_predictor_ is not None))
-
-    def _n_steps_from(self, start: Tensor) -> int:
-        """Count the steps of the straight flow that points starting at times (n,) need."""
-        if self.straight_step_size is None:
-            return self.n_straight_steps
-        rounding = 4 * torch.finfo(start.dtype).eps
-        to_go = 1 - float(start.min()) - rounding  # which is no step of its own
-        return max(1, math.ceil(to_go / self.straight_step_size))
-
-    def _straight_grid(self, start: Tensor) -> Tensor:
-        """Lay out times (n_steps + 1, n) from each point's start (n,) to 1."""
-        if self.straight_step_size is None:
-            done = torch.linspace(0, 1, self.n_straight_steps + 1, dtype=start.dtype)
-            return torch.lerp(start, torch.ones_like(start), done.to(start.device)[:, None])
-        n_steps = self._n_steps_from(start)
-        steps = torch.arange(n_steps + 1, dtype=start.dtype, device=start.device)
-        grid = (start + self.straight_step_size * steps[:, None]).clamp(max=1)
-        grid[-1] = 1  # which rounding may have missed
-        return grid
-
-    def _backward(self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Solution:
-        """Leave the straight flow where the predictor first reaches t, else at its start."""
-        last = 0.0 if self.time_predictor_ is not None else self._switch_fixed
-        grid = self._straight_grid(x.new_full((len(x),), last))
-        straight = invert(velocity, x, grid, tol=inverse_tol(x))
-        left, predictions = straight.x[-1], 0
-        if self.time_predictor_ is not None:
-            predicted = torch.stack([self._switch_times(state) for state in straight.x])
-            reached = predicted >= straight.t
-            left = straight.x[reached.int().argmax(0), torch.arange(len(x), device=x.device)]
-            predictions = len(grid)
-        near = self.sinkhorn_flow_._integrate(left, backward=True)
-        return _joined(straight, near, predictions)
-
-
-def _hold_out_starts(rows: Any) -> tuple[Any, Any]:
-    """Split a tenth off the rows of a source; a drawn source, None, needs no split."""
-    return (rows, rows) if rows is None or len(rows) < _SPARE_ROWS else split(rows)
-
-
-@torch.inference_mode(False)
-def _standardise(network: nn.Module, draw: Draw, seed: int) -> StandardisedVelocity:
-    t, x, u = _gather(draw, _N_STATISTICS, seeded_generator(seed, 2))
-    start = x - t.unsqueeze(-1) * u
-    return StandardisedVelocity(network, start, start + u, 1.0, u)
-
-
-def _gather(draw: Draw, n: int, generator: torch.Generator) -> Records:
-    """Draw batches until there are n records or more."""
-    batches = [draw(generator)]
-    while len(batches) * len(batches[0].t) < n:
-        batches.append(draw(generator))
-    return Records(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-
-
-def _joined(first: Solution | Inverse, second: Solution | Inverse, predictions: int) -> Solution:
-    """Put two phases behind each other; times get a column per point."""
-    shape = (-1, first.x.shape[1])
-    t = [s.t if s.t.ndim == 2 else s.t[:, None].expand(shape) for s in (first, second)]
-    nfe = first.nfe + second.nfe + predictions
-    return Solution(torch.cat(t), torch.cat([first.x, second.x]), nfe)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from sklearn import config_context
 from sklearn.utils._param_validation import validate_parameter_constraints
 from torch import Tensor, nn
 
 from sknsgf._persistence import Arrays, PersistenceError
-from sknsgf.flow import Hull
-from sknsgf.networks import describe_network, rebuild_network
-from sknsgf.samplers._source import GaussianNoise, Rows, UserSource
-from sknsgf.samplers._students import find_device, make_network
+from sknsgf.flow import GaussianNoise, Hull, Rows
+from sknsgf.networks import NetworkSpec, describe_network, rebuild_network
+from sknsgf.samplers._parameters import find_device
+from sknsgf.samplers._source import UserSource
 from sknsgf.samplers._units import Units
-from sknsgf.training import TrainingHistory
+from sknsgf.training import TrainingHistory, TrainingStatus
 
 Json = Any
 
@@ -53,7 +52,7 @@ class Packer:
         packed = {"class": type(estimator).__name__, "parameters": parameters}
         packed |= {"left_out": left_out, "settings": _settings(estimator)}
         if fitted:
-            state = {n: v for n, v in vars(estimator).items() if n in estimator._fitted}
+            state = {n: v for n, v in vars(estimator).items() if n in estimator.__fitted_kinds__}
             packed["fitted"] = {n: self._value(v, prefix + n) for n, v in state.items()}
         return packed
 
@@ -173,12 +172,14 @@ class Unpacker:
         estimator.n_features_in_ = fitted["n_features_in_"]
         values = {name: self._value(value, estimator) for name, value in fitted.items()}
         optional = {"feature_names_in_", "_constant", "_hull", "_pace"}
-        known = estimator._fitted.keys()
+        known = estimator.__fitted_kinds__.keys()
         if differing := (values.keys() | optional & known) ^ known:
             _refuse(f"{min(differing)} is missing, or unknown to a {type(estimator).__name__}")
-        validate_parameter_constraints(estimator._fitted, values, type(estimator).__name__)
+        validate_parameter_constraints(
+            estimator.__fitted_kinds__, values, type(estimator).__name__
+        )
         vars(estimator).update(values)
-        for name, is_sound in estimator._soundness().items():
+        for name, is_sound in estimator.__is_sound__().items():
             if not is_sound:
                 _refuse(f"its {name} does not fit the rest")
 
@@ -220,17 +221,13 @@ class Unpacker:
     def _history(self, content: Json) -> TrainingHistory:
         status = content.pop("status")
         tensors = {name: self._tensor(value) for name, value in content.items()}
-        return TrainingHistory(**tensors, status=status)
+        return TrainingHistory(**tensors, status=TrainingStatus(status))
 
     def _network(self, estimator: Any, description: Json, state: Json) -> nn.Module:
-        foreign = partial(
-            make_network,
-            estimator.network,
-            estimator.hidden_layer_sizes,
-            estimator.image_shape,
-            estimator.n_features_in_,
-            seed=0,
-        )
+        def foreign() -> nn.Module:
+            sizes = estimator.hidden_layer_sizes, estimator.image_shape
+            return NetworkSpec(estimator.n_features_in_, estimator.network, *sizes).make(seed=0)
+
         tensors = {name: self._tensor(value) for name, value in state.items()}
         network = rebuild_network(description, tensors, foreign)
         return network.to(_usable(estimator.device))
@@ -248,11 +245,14 @@ def is_history(history: Any) -> bool:
     if not isinstance(history, TrainingHistory):
         return False
     n_iter, n_validations = len(history.loss), len(history.validation_iter)
-    return (
-        history.iter.shape == history.loss.shape == (n_iter,)
-        and history.validation_iter.shape == history.validation_loss.shape == (n_validations,)
-        and history.status in ("completed", "stopped early", "diverged")
-    )
+    return history.iter.shape == history.loss.shape == (
+        n_iter,
+    ) and history.validation_iter.shape == history.validation_loss.shape == (n_validations,)
+
+
+def is_sound_array(array: NDArray, shape: tuple[int, ...], dtype: DTypeLike) -> bool:
+    """Tell whether an array has a shape and type and only finite numbers."""
+    return array.shape == shape and array.dtype == dtype and bool(np.isfinite(array).all())
 
 
 def _lent(estimator: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 from tqdm.auto import tqdm
@@ -19,11 +20,11 @@ __all__ = ["CallbackSupportMixin", "Fit", "with_callbacks"]
 _N_TASKS = 50  # into which a stage is divided: as often callbacks are called
 
 
-Attributes = Callable[[], dict[str, Any] | None]
+Attributes = dict[str, Any]
 
 
 class Fit:
-    """One fit of an estimator.
+    """One fit of an estimator, as it is watched: a `Watch` of the algorithms.
 
     Parameters
     ----------
@@ -33,31 +34,50 @@ class Fit:
         Data, as the callbacks are to see them.
     n_stages : int
         How many stages there will be.
+    attributes : callable (map) -> dict
+        Returns what would make the estimator a fitted one with this map.
     """
 
-    def __init__(self, estimator: Any, X: Any, y: Any, n_stages: int):
-        self.estimator = estimator
+    def __init__(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        n_stages: int,
+        attributes: Callable[[Any], Attributes | None],
+    ):
+        self.estimator, self.attributes = estimator, attributes
         self.data = {"estimator": estimator, "X": X, "y": y}
         begin = getattr(estimator, "_init_callback_context", _Silence)
         self.context = begin(max_subtasks=n_stages)
-        self.context.call_on_fit_task_begin(**self.data)
+        self.path = ""
 
-    def stage(self, name: str, total: int) -> Stage:
-        """Return the next stage, of `total` equal pieces of work."""
-        return Stage(self, name, total)
+    def __enter__(self) -> Self:
+        """Begin."""
+        self.context.call_on_fit_task_begin(**self.data)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Tell that the estimator is fitted."""
+        if error is None:
+            self.context.call_on_fit_task_end(**self.data, reconstruction_attributes={})
 
     @contextmanager
-    def nested(self, name: str, part: Any) -> Iterator[None]:
-        """Fit a part inside, as a stage of its own."""
-        context = self.context.subcontext(task_name=name)
-        with context.propagate_callback_context(part):
-            context.call_on_fit_task_begin(**self.data)
-            yield
-            context.call_on_fit_task_end(**self.data)
+    def stage(self, name: str, total: int) -> Iterator[Callable[..., bool]]:
+        """Open a stage, of `total` equal pieces of work."""
+        with Stage(self, name, total) as stage:
+            yield stage.advance
 
-    def end(self) -> None:
-        """Tell that the estimator is fitted."""
-        self.context.call_on_fit_task_end(**self.data, reconstruction_attributes={})
+    @contextmanager
+    def nested(self, name: str, n_stages: int) -> Iterator[Fit]:
+        """Open a stage that has stages inside."""
+        inner = copy.copy(self)
+        inner.context = self.context.subcontext(task_name=name, max_subtasks=n_stages)
+        inner.path = f"{self.path}{name} "
+        inner.attributes = lambda _: None  # a part does not make the whole fitted
+        inner.context.call_on_fit_task_begin(**self.data)
+        yield inner
+        inner.context.call_on_fit_task_end(**self.data)
 
 
 class Stage(AbstractContextManager):
@@ -74,18 +94,17 @@ class Stage(AbstractContextManager):
     """
 
     def __init__(self, fit: Fit, name: str, total: int):
-        estimator = fit.estimator
-        self.data, self.total, self.done = fit.data, total, 0
+        self.fit, self.total, self.done = fit, total, 0
         self.size = math.ceil(total / _N_TASKS)
         self.n_tasks, self.n_ended = math.ceil(total / self.size), 0
         self.context = fit.context.subcontext(task_name=name, max_subtasks=self.n_tasks)
         self.task: Any = None
-        title = f"{type(estimator).__name__} {name}"
-        self.bar = tqdm(desc=title, total=total, disable=not estimator.verbose)
+        title = f"{type(fit.estimator).__name__} {fit.path}{name}"
+        self.bar = tqdm(desc=title, total=total, disable=not fit.estimator.verbose)
 
     def __enter__(self) -> Self:
         """Begin."""
-        self.context.call_on_fit_task_begin(**self.data)
+        self.context.call_on_fit_task_begin(**self.fit.data)
         self._begin_task()
         return self
 
@@ -95,10 +114,10 @@ class Stage(AbstractContextManager):
         if error is None:
             if self.task is not None:
                 self._end_task()
-            self.context.call_on_fit_task_end(**self.data)
+            self.context.call_on_fit_task_end(**self.fit.data)
 
-    def advance(self, n: int = 1, so_far: Attributes | None = None) -> bool:
-        """Tell that n more pieces are done; `so_far` makes the attributes fitted, if it can.
+    def advance(self, n: int = 1, snapshot: Callable[[], Any] | None = None) -> bool:
+        """Tell that n more pieces are done; `snapshot` makes the map so far, if it can.
 
         Returns
         -------
@@ -109,7 +128,7 @@ class Stage(AbstractContextManager):
         self.done += n
         stop = False
         while self.n_ended < self._n_finished():
-            stop = self._end_task(so_far) or stop
+            stop = self._end_task(snapshot) or stop
             if self.n_ended < self.n_tasks and not stop:
                 self._begin_task()
         return stop
@@ -119,12 +138,18 @@ class Stage(AbstractContextManager):
 
     def _begin_task(self) -> None:
         self.task = self.context.subcontext()
-        self.task.call_on_fit_task_begin(**self.data)
+        self.task.call_on_fit_task_begin(**self.fit.data)
 
-    def _end_task(self, so_far: Attributes | None = None) -> bool:
+    def _end_task(self, snapshot: Callable[[], Any] | None = None) -> bool:
         task, self.task = self.task, None
         self.n_ended += 1
-        return task.call_on_fit_task_end(**self.data, reconstruction_attributes=so_far)
+
+        def attributes() -> Attributes | None:
+            learned = None if snapshot is None else snapshot()
+            return None if learned is None else self.fit.attributes(learned)
+
+        so_far = None if snapshot is None else attributes
+        return task.call_on_fit_task_end(**self.fit.data, reconstruction_attributes=so_far)
 
 
 class _Silence:
@@ -135,9 +160,6 @@ class _Silence:
 
     def subcontext(self, **_: Any) -> _Silence:
         return self
-
-    def propagate_callback_context(self, part: Any) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def call_on_fit_task_begin(self, **_: Any) -> None:
         pass

@@ -1,11 +1,23 @@
-"""Warnings that point at the user's line, however deep in a fit their cause is found."""
+"""Warnings, all their sentences: they point at the user's line, however deep their cause."""
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from sknsgf.flow import Status
+from sknsgf.samplers._units import Units
+from sknsgf.training import TrainingHistory, TrainingStatus
 
 _INSIDE = ("sknsgf", "sklearn")
+_FAR = 10  # times the median distance from the mean that the root mean square may be
+_UNSOLVED = 0.01  # share of the transport problems
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
@@ -14,3 +26,118 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _INSIDE:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def warn_outliers(target: NDArray, units: Units) -> None:
+    """Tell the user if a few far rows, not the data, set the unit of length."""
+    distances = np.linalg.norm((target - units.mean) / units.scale, axis=1)
+    if np.sqrt(np.mean(distances**2)) > _FAR * np.median(distances) > 0:
+        warn_user(
+            f"The farthest target row is {distances.max() / np.median(distances):.0f} times as "
+            "far from the mean as the median row: outliers set the scale, and everything "
+            "nearer is blurred. Clip or remove them, or put a QuantileTransformer first.",
+        )
+
+
+def warn_unsolved(statuses: Mapping[str, Status]) -> None:
+    """Tell the user if transport problems behind a stage stayed unsolved."""
+    for stage, status in statuses.items():
+        if status.share_unsolved > _UNSOLVED:
+            warn_user(
+                f"{status.share_unsolved:.0%} of the transport problems of the "
+                f"{stage.replace('_', ' ')} stopped short of a marginal error of {status.tol:g} "
+                f"(worst: {status.marginal_error:.2g}): their velocities are approximate. Raise "
+                "blur, or remove far outliers from the data.",
+                ConvergenceWarning,
+            )
+
+
+def warn_diverged(history: TrainingHistory, learning_rate: float) -> None:
+    """Tell the user that training ended early, and what to do."""
+    if history.status == TrainingStatus.DIVERGED:
+        warn_user(
+            f"{history.status.sentence} The last finite average, after {len(history.loss)} "
+            f"steps, is kept. Lower learning_rate={learning_rate:g} or remove far outliers from "
+            "the data.",
+            ConvergenceWarning,
+        )
+
+
+def warn_many_steps(n_steps: int, most: int, t_end: float) -> None:
+    """Tell the user that a first phase costs what the second was to save."""
+    warn_user(
+        f"The first phase has n_steps={n_steps}; more than {most} are simulated and sampled at a "
+        "cost that the second phase was to save. Use "
+        f"sinkhorn_flow=NSGFSampler(n_steps=5, t_end={t_end:g}).",
+    )
+
+
+def warn_late(switch_time: float) -> None:
+    """Tell the user that a first phase leaves nothing to be done."""
+    warn_user(
+        f"Half of the points enter the straight flow after t = {switch_time:.2f}, where little is "
+        "left for it to do. Stop the first phase earlier: "
+        "sinkhorn_flow=NSGFSampler(n_steps=5, t_end=0.5).",
+    )
+
+
+def warn_repeated_rows(n_samples: int, n_rows: int) -> None:
+    """Tell the user that samples will repeat."""
+    warn_user(
+        f"n_samples={n_samples} exceeds the {n_rows} source rows: some are used again and give "
+        "repeated samples. Pass new source rows to transform, or fit with "
+        'source="gaussian" to draw without limit.',
+    )
+
+
+def warn_left_out(names: list[str], cls: str) -> None:
+    """Tell the user what a file does not hold."""
+    warn_user(
+        f"{', '.join(names)} cannot be held by a file without code: pass the same to "
+        f"{cls}.load(path, {names[0]}=...).",
+    )
+
+
+def warn_seen_target() -> None:
+    """Tell the user that a flow is judged by what it was fitted to."""
+    warn_user(
+        "X_target holds the very rows that fit has seen, X_source does not: the flow is "
+        "judged on targets it was fitted to. scikit-learn splits X_target only if it is "
+        "as long as X_source: shorten the longer of the two before the search, "
+        "sklearn.utils.resample(X_target, n_samples=len(X_source), replace=False).",
+    )
+
+
+def warn_ignored_target() -> None:
+    """Tell the user that a second array plays no part."""
+    warn_user(
+        "The second array is ignored: source is set, so the flow starts there and "
+        "its target is the first array. To carry the first array to the second, "
+        "set source=None.",
+    )
+
+
+def warn_approximate_score(marginal_error: float) -> None:
+    """Tell the user that a score is not exact."""
+    warn_user(
+        f"The Sinkhorn divergence stopped at a marginal error of {marginal_error:.1e}: the score "
+        "is approximate. Raise score_blur.",
+        ConvergenceWarning,
+    )
+
+
+def warn_no_map(folded: Tensor, reached: Tensor) -> None:
+    """Tell the user where a flow is not one to one, and a density not the whole one."""
+    if folded.any():
+        warn_user(
+            f"{float(folded.float().mean()):.1%} of the rows lie where the flow folds over "
+            "itself: other source points are carried there too, and the density counts one. More "
+            "max_iter, or a larger blur, make smoother flows."
+        )
+    if not reached.all():
+        warn_user(
+            f"For {int((~reached).sum())} of {len(reached)} rows no source point was found that "
+            "is carried there: their log-density is -inf. Either they are off what the flow can "
+            "reach, or the network is too rough for Newton's method.",
+            ConvergenceWarning,
+        )

@@ -4,10 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
+
+
+class TrainingStatus(StrEnum):
+    """Why training ended; each has its sentence.
+
+    Examples
+    --------
+    >>> TrainingStatus("stopped early").sentence
+    'Training was stopped before its last step.'
+    """
+
+    COMPLETED = "completed"
+    STOPPED_EARLY = "stopped early"
+    DIVERGED = "diverged"
+
+    def __repr__(self) -> str:
+        """Look like the text that it is."""
+        return repr(self.value)
+
+    @property
+    def sentence(self) -> str:
+        """What it means."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    TrainingStatus.COMPLETED: "Training took all of its steps.",
+    TrainingStatus.STOPPED_EARLY: "Training was stopped before its last step.",
+    TrainingStatus.DIVERGED: "Training stopped because the loss was no longer finite.",
+}
 
 
 class TrainingRecord(NamedTuple):
@@ -45,19 +76,19 @@ class TrainingHistory:
         Iterations after which the held-out loss was taken.
     validation_loss : Tensor of shape (n_validations,)
         Held-out loss of the averaged network.
-    status : {"completed", "stopped early", "diverged"}
-        Why training ended.
+    status : TrainingStatus
+        Why training ended: "completed", "stopped early" or "diverged".
 
     Examples
     --------
     >>> import torch
-    >>> from sknsgf.training import TrainingHistory
+    >>> from sknsgf.training import TrainingHistory, TrainingStatus
     >>> history = TrainingHistory(
     ...     iter=torch.arange(1, 5),
     ...     loss=torch.tensor([4.0, 3.0, 2.0, 1.0]),
     ...     validation_iter=torch.tensor([2, 4]),
     ...     validation_loss=torch.tensor([3.5, 1.5]),
-    ...     status="completed",
+    ...     status=TrainingStatus.COMPLETED,
     ... )
     >>> history[-1]
     TrainingRecord(iter=4, loss=1.0, validation_loss=1.5)
@@ -69,7 +100,7 @@ class TrainingHistory:
     loss: Tensor
     validation_iter: Tensor
     validation_loss: Tensor
-    status: str
+    status: TrainingStatus
 
     def __len__(self) -> int:
         """Count the iterations."""

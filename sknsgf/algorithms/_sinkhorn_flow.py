@@ -1,0 +1,437 @@
+"""Neural Sinkhorn Gradient Flow: Algorithms 1 and 2 of the paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sknsgf._random import seeded_generator, stream
+from sknsgf.algorithms._run import Learned, Run, velocity_loss
+from sknsgf.flow import (
+    Ends,
+    Hull,
+    PoolTeacher,
+    Records,
+    Rows,
+    Schedule,
+    Start,
+    TrajectoryPool,
+    by_number,
+    constant_schedule,
+    first_records,
+    simulate_by_number,
+    straight_schedule,
+)
+from sknsgf.networks import (
+    NetworkSpec,
+    StandardisedVelocity,
+    go_on_with,
+    suit_rate,
+)
+from sknsgf.ode import (
+    ChangeOfVariables,
+    Inverse,
+    Solution,
+    change_of_variables,
+    integrate,
+    invert,
+)
+from sknsgf.training import Training
+
+_TOL = 5e-3  # marginal error of simulations; the network's own error is several times larger
+_MAX_ITER = 50
+_REUSE = 2  # times a record is drawn, on average, in a full run
+_RECORDS_A_ROW = 500  # at most: more teach nothing where rows are few
+_POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
+_N_HELD_OUT_RECORDS = 4096
+_N_STATISTICS = 16384  # records that the scale of the velocities is measured on
+_PERCEPTRON_RATE = 1e-2
+_NAME = "sinkhorn_flow"
+
+
+@dataclass(frozen=True, eq=False)
+class SinkhornMap:
+    """Points moved along a learned Sinkhorn flow: Algorithm 2.
+
+    Parameters
+    ----------
+    network : Module
+        The velocity, called as ``network(t, x)``.
+    hull : Hull or None
+        Where flows may end; None holds nothing.
+    t_last : float
+        The last time that the network has learned, the start of the last simulated step.
+    t_end : float
+        The end of the flow.
+    pace : float or None
+        Flow time per unit of network time where it is constant; None on the straight schedule.
+    n_steps : int
+        Steps to take. The last begins no later than `t_last`; all others are equal.
+    method : {"euler", "heun", "rk4"}, default="euler"
+        How they are taken.
+
+    Examples
+    --------
+    >>> import torch
+    >>> half = SinkhornMap(lambda t, x: 4 - x, None, t_last=0, t_end=1, pace=None, n_steps=1)
+    >>> half.forward(torch.tensor([[1.0]]))
+    tensor([[4.]])
+    """
+
+    network: nn.Module | Callable[[Tensor, Tensor], Tensor]
+    hull: Hull | None
+    t_last: float
+    t_end: float
+    pace: float | None
+    n_steps: int
+    method: str = "euler"
+
+    @property
+    def n_states(self) -> int:
+        """States that a path has."""
+        return self.n_steps + 1
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """Evaluate the field, held past its last time and to velocities that lead to the target.
+
+        Parameters
+        ----------
+        t : Tensor of shape (n,)
+            Times.
+        x : Tensor of shape (n, d)
+            Positions.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            Velocities.
+        """
+        t = t.clamp(max=self.t_last)
+        u = self.network(t, x)
+        if self.hull is None:
+            return u
+        left = 1 - t.unsqueeze(-1) if self.pace is None else 1 / self.pace
+        return self.hull.to(x).hold(x, u, left)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Move points to the end of the flow.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Points of the source.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            Where they end.
+        """
+        for times, method in self._pieces(x):
+            x = integrate(self.velocity, x, times, method=method, all_states=False).x[-1]
+        return x
+
+    @torch.no_grad()
+    def path(self, x: Tensor) -> Solution:
+        """Return all states on the way.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Points of the source.
+
+        Returns
+        -------
+        Solution
+            Times, states, and the number of function evaluations.
+        """
+        (times, method), (last, euler) = self._pieces(x)
+        first = integrate(self.velocity, x, times, method=method)
+        second = integrate(self.velocity, first.x[-1], last, method=euler)
+        t, states = (torch.cat([a, b[1:]]) for a, b in ((first.t, second.t), (first.x, second.x)))
+        return Solution(t, states, first.nfe + second.nfe)
+
+    @torch.no_grad()
+    def backward(self, x: Tensor) -> Inverse:
+        """Return the way back.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Points at the end of the flow.
+
+        Returns
+        -------
+        Inverse
+            Times and states from the end to the start, and by how much they miss.
+        """
+        (times, method), (last, euler) = self._pieces(x)
+        if self.hull is not None and self.t_end == 1:
+            x = self.hull.to(x).draw_in(x)
+        solve = partial(invert, self.velocity, tol=inverse_tol(x))
+        first = solve(x, last, method=euler)
+        second = solve(first.x[-1], times, method=method)
+        return Inverse(
+            torch.cat([first.t, second.t[1:]]),
+            torch.cat([first.x, second.x[1:]]),
+            first.nfe + second.nfe,
+            first.error.maximum(second.error),
+        )
+
+    def change_of_variables(self, x: Tensor) -> ChangeOfVariables:
+        """Return where points came from, and how volumes changed on the way.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Points at the end of the flow.
+
+        Returns
+        -------
+        ChangeOfVariables
+            Of all steps together.
+        """
+        pieces = []
+        for times, method in reversed(self._pieces(x)):
+            pieces.append(change_of_variables(self.velocity, x, times, method=method))
+            x = pieces[-1].x
+        last, first = pieces
+        return ChangeOfVariables(
+            x,
+            first.log_det + last.log_det,
+            first.folded | last.folded,
+            first.reached & last.reached,
+        )
+
+    def _pieces(self, x: Tensor) -> list[tuple[Tensor, str]]:
+        """Return times and methods: past the last simulated time the flow is one straight step."""
+        # One simulated step is one straight step, however many are asked for.
+        n = self.n_steps if self.t_last > 0 else 1
+        grid = torch.linspace(0, self.t_end, n + 1, dtype=x.dtype)
+        if grid[-2] > self.t_last:
+            grid[:-1] = torch.linspace(0, self.t_last, n, dtype=x.dtype)
+        grid = grid.to(x.device)
+        return [(grid[:-1], self.method), (grid[-2:], "euler")]
+
+
+@dataclass(frozen=True, eq=False)
+class SinkhornFlow:
+    """Learn the velocity of the Sinkhorn gradient flow from simulated particles: Algorithm 1.
+
+    Parameters
+    ----------
+    network : NetworkSpec
+        What the velocity network is to be like.
+    blur : float
+        Resolution of the Sinkhorn divergence, in the units of the clouds.
+    step_size, n_steps, n_particles, n_targets, n_simulations, schedule, t_end, pool_dir
+        As in :class:`~sknsgf.NSGFSampler`.
+    max_iter, learning_rate, batch_size, ema_decay, early_stopping
+        As in :class:`~sknsgf.NSGFSampler`.
+
+    See Also
+    --------
+    sknsgf.NSGFSampler : The same for arrays, in any units.
+
+    References
+    ----------
+    .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sknsgf.algorithms import Ends, NetworkSpec, Rows, Run, SinkhornFlow
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(500, 2, generator=generator)
+    >>> y = torch.rand(500, 2, generator=generator) + 3
+    >>> flow = SinkhornFlow(NetworkSpec(2), blur=0.1, max_iter=200)
+    >>> learned = flow.learn(Ends(Rows(x), y), Run(seed=0))
+    >>> moved = learned.map.forward(x)
+    >>> bool((moved.mean(0) - y.mean(0)).abs().max() < 0.1)
+    True
+    """
+
+    network: NetworkSpec
+    blur: float
+    step_size: float | None = None
+    n_steps: int = 10
+    n_particles: int = 256
+    n_targets: int | None = None
+    n_simulations: int | None = None
+    schedule: str = "straight"
+    t_end: float = 1.0
+    pool_dir: str | Path | None = None
+    max_iter: int = 3000
+    learning_rate: float | str = "auto"
+    batch_size: int = 256
+    ema_decay: float = 0.995
+    early_stopping: bool | str = "auto"
+
+    def stages(self, ends: Ends) -> int:
+        """Count the stages of a run.
+
+        Parameters
+        ----------
+        ends : Ends
+            Where flows start and end.
+
+        Returns
+        -------
+        int
+            Simulation, that of rows held out where there is one, and training.
+        """
+        return 2 if ends.hold_out(self.early_stopping, self.max_iter)[1] is None else 3
+
+    def learn(self, ends: Ends, run: Run, start: SinkhornMap | None = None) -> Learned:
+        """Simulate, train, and return the map.
+
+        Parameters
+        ----------
+        ends : Ends
+            Where flows start and end.
+        run : Run
+            Seed, device and who is told.
+        start : SinkhornMap, default=None
+            A map to go on from.
+
+        Returns
+        -------
+        Learned
+            A :class:`SinkhornMap`, the history of "sinkhorn_flow", and the status of the
+            simulations.
+
+        Raises
+        ------
+        ValueError
+            If the network cannot be used, is of another kind than that of `start`, or there are
+            too few rows to hold any out.
+        """
+        kept, held_out = ends.hold_out(self.early_stopping, self.max_iter)
+        network: Any = self.network.make(run.stream("network"))
+        rate = self.choose_rate(network)
+        if start is not None:
+            network = go_on_with(start.network, network)
+        pool = self._simulate("simulate", kept, self._choose_n_simulations(kept), run)
+        unseen = None if held_out is None else self._draw_unseen(held_out, run)
+        teacher = PoolTeacher(pool, self.batch_size, run.stream("batches"), _TOL)
+        if start is None:
+            network = _standardise(network, pool, first_records(teacher, _N_STATISTICS).u)
+        hull = start.hull.joined(ends.target) if start and start.hull else Hull.of(ends.target)
+        make_map = partial(self._make_map, hull)
+        network, history = run.train(
+            "train",
+            self._begin(network.to(run.device), rate),
+            teacher,
+            velocity_loss(network),
+            unseen,
+            make_map,
+        )
+        return Learned(make_map(network), {_NAME: history}, {_NAME: teacher.status})
+
+    def choose_rate(self, network: nn.Module) -> float:
+        """Choose the peak learning rate.
+
+        Parameters
+        ----------
+        network : Module
+            What is trained.
+
+        Returns
+        -------
+        float
+            The one given, or the one that suits the network.
+        """
+        return suit_rate(self.learning_rate, network, _PERCEPTRON_RATE)
+
+    def _begin(self, network: nn.Module, rate: float) -> Training:
+        return Training(
+            network, max_iter=self.max_iter, learning_rate=rate, ema_decay=self.ema_decay
+        )
+
+    def _make_map(self, hull: Hull, network: nn.Module) -> SinkhornMap:
+        return SinkhornMap(
+            network,
+            hull,
+            t_last=self.t_end * (self.n_steps - 1) / self.n_steps,
+            t_end=self.t_end,
+            pace=None if self.schedule == "straight" else self.n_steps * self._choose_step_size(),
+            n_steps=self.n_steps,
+        )
+
+    def _simulate(self, stage: str, ends: Ends, n_simulations: int, run: Run) -> TrajectoryPool:
+        n_particles = self._choose_n_particles(ends)
+        n_targets = min(self.n_targets or n_particles, len(ends.target))
+        seed = run.stream(stage)
+        draw_source = by_number(ends.source, stream(seed, "source"))
+        draw_target = by_number(Rows(ends.target), stream(seed, "target"))
+        schedule_seed = stream(seed, "schedule")
+
+        def draw(number: int) -> Start:
+            schedule = self._make_schedule(seeded_generator(schedule_seed, number))
+            return Start(
+                schedule, draw_source(n_particles, number), draw_target(n_targets, number)
+            )
+
+        with run.watch.stage(stage, n_simulations) as advance:
+            return simulate_by_number(
+                draw,
+                n_simulations=n_simulations,
+                shape=(self.n_steps, n_particles, n_targets, ends.target.shape[1]),
+                blur=self.blur,
+                tol=_TOL,
+                max_iter=_MAX_ITER,
+                device=run.device,
+                n_jobs=run.n_jobs,
+                directory=self.pool_dir,
+                progress=advance,
+            )
+
+    def _draw_unseen(self, ends: Ends, run: Run) -> Records:
+        """Simulate a tenth of what a full run wants, or as much as is looked at."""
+        n_records = min(self._n_records_wanted() / 10, _N_HELD_OUT_RECORDS)
+        stage = "simulate held-out rows"
+        pool = self._simulate(stage, ends, self._count_simulations(ends, n_records), run)
+        return pool.draw(_N_HELD_OUT_RECORDS, seeded_generator(run.stream("held-out records"), 0))
+
+    def _choose_n_particles(self, ends: Ends) -> int:
+        return min(int(self.n_particles), ends.n_rows)
+
+    def _choose_n_simulations(self, ends: Ends) -> int:
+        if self.n_simulations is not None:
+            return self.n_simulations
+        n_records = min(self._n_records_wanted(), _RECORDS_A_ROW * ends.n_rows)
+        positions = self._choose_n_particles(ends) * (int(self.n_steps) + 1)
+        largest = _POOL_ENTRIES // (positions * ends.target.shape[1])
+        return max(1, min(self._count_simulations(ends, n_records), largest))
+
+    def _n_records_wanted(self) -> float:
+        return float(self.max_iter) * self.batch_size / _REUSE
+
+    def _count_simulations(self, ends: Ends, n_records: float) -> int:
+        return math.ceil(n_records / (self._choose_n_particles(ends) * int(self.n_steps)))
+
+    def _make_schedule(self, generator: torch.Generator) -> Schedule:
+        if self.schedule == "straight":
+            return straight_schedule(self.n_steps, self.t_end, generator)
+        return constant_schedule(self.n_steps, self._choose_step_size())
+
+    def _choose_step_size(self) -> float:
+        return self.step_size or 1 - 0.01 ** (1 / self.n_steps)
+
+
+def inverse_tol(x: Tensor) -> float:
+    """Tell how near an inverse comes, in the precision of the points."""
+    return 1e-7 if x.dtype == torch.float64 else 1e-5
+
+
+@torch.inference_mode(False)
+def _standardise(network: nn.Module, pool: TrajectoryPool, u: Tensor) -> StandardisedVelocity:
+    start, end = (pool.positions[:, k].flatten(0, 1) for k in (0, -1))
+    return StandardisedVelocity(network, start, end, float(pool.times[0, -1]), u)

@@ -1,0 +1,73 @@
+"""What flows lead from and to, and the part of it that is kept aside."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sknsgf._random import seeded_generator
+from sknsgf.flow._clouds import Rows, Source
+
+_LEAST_ROWS = 20  # a tenth of which is a cloud
+_MANY_ITERATIONS = 500  # in fewer nothing is learned by heart
+
+
+class Ends(NamedTuple):
+    """Where flows start and where they end.
+
+    Attributes
+    ----------
+    source : Rows, GaussianNoise or object with ``draw(n, generator)``
+        Where they start.
+    target : Tensor of shape (n_target, d)
+        Where they end, float32.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Ends(Rows(torch.zeros(30, 2)), torch.ones(50, 2)).n_rows
+    30
+    """
+
+    source: Source
+    target: Tensor
+
+    @property
+    def n_rows(self) -> int:
+        """Count the rows of the smaller array."""
+        rows = self.source.x if isinstance(self.source, Rows) else self.target
+        return min(len(rows), len(self.target))
+
+    def hold_out(self, early_stopping: bool | str, max_iter: int) -> tuple[Ends, Ends | None]:
+        """Split a tenth off the rows for early stopping, if it is asked for or suits the data.
+
+        Raises
+        ------
+        ValueError
+            If it is asked for and there are too few rows.
+        """
+        if isinstance(early_stopping, str):
+            suits = _LEAST_ROWS <= self.n_rows < max_iter >= _MANY_ITERATIONS
+            return self._split() if suits else (self, None)
+        if early_stopping and self.n_rows < _LEAST_ROWS:
+            raise ValueError(
+                f"early_stopping=True holds out a tenth of the rows and needs {_LEAST_ROWS} in "
+                f"each array, got {self.n_rows}. Set early_stopping=False and a smaller max_iter."
+            )
+        return self._split() if early_stopping else (self, None)
+
+    def _split(self) -> tuple[Ends, Ends]:
+        source, (kept, held_out) = self.source, split(self.target)
+        if not isinstance(source, Rows):
+            return Ends(source, kept), Ends(source, held_out)
+        starts, held_out_starts = (Rows(x) for x in split(source.x))
+        return Ends(starts, kept), Ends(held_out_starts, held_out)
+
+
+def split(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Split a tenth off, the same rows whenever a fit goes on."""
+    order = torch.randperm(len(rows), generator=seeded_generator(0, len(rows)))
+    n_held_out = len(rows) // 10
+    return rows[order[n_held_out:]], rows[order[:n_held_out]]
