@@ -1,4 +1,4 @@
-"""The house: who may import whom, read from the source text."""
+"""The house: who may import whom, what stays private; read from the source."""
 
 import ast
 import subprocess
@@ -45,6 +45,18 @@ GUESTS = {
     "matplotlib": {"plotting"},
 }
 
+# Underscored names that are another library's interface all the same.
+NAMEDTUPLE = {"_asdict", "_fields", "_make", "_replace"}
+ESTIMATOR = {  # what scikit-learn asks of an estimator or keeps on it
+    "_init_callback_context",
+    "_metadata_request",
+    "_parameter_constraints",
+    "_serialize",
+    "_sklearn_output_config",
+    "_validate_params",
+}
+FUNCTIONS = ("sys._getframe", "torch._foreach_")
+
 
 class Module(NamedTuple):
     name: tuple[str, ...]
@@ -67,6 +79,14 @@ def imports(package):
                 yield f"{_place(module, import_.line)} {complaint}"
 
 
+def privacy(package):
+    """Every look at what another object keeps to itself."""
+    for module in _modules(package):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Attribute) and _is_foreign(node):
+                yield f"{_place(module, node.lineno)} reads {ast.unparse(node)}"
+
+
 def phantoms(package, table):
     """Rows of the table without a room, rooms without a row, and permissions nobody uses."""
     modules = list(_modules(package))
@@ -81,7 +101,7 @@ def phantoms(package, table):
                 yield f"{room} does not import {other}"
 
 
-RULES = [imports]
+RULES = [imports, privacy]
 
 
 def _place(module, line):
@@ -164,6 +184,14 @@ def _is_module(target, package):
         return False
     path = package.joinpath(*target[1:])
     return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def _is_foreign(node):
+    """Whether an attribute is private and of something else than the object itself."""
+    if not _is_private(node.attr) or node.attr in NAMEDTUPLE | ESTIMATOR:
+        return False
+    is_own = ast.unparse(node.value) in {"self", "cls", "super()"}
+    return not is_own and not ast.unparse(node).startswith(FUNCTIONS)
 
 
 def _is_private(name):
@@ -295,6 +323,45 @@ TABLE = {room: set() for room in PLANTED} | {"flow": {"sinkhorn"}}
 )
 def test_a_phantom_is_found(house, line, table, found):
     assert list(phantoms(house("flow/_inner.py", line), table)) == found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "flow._hull",
+        "flow._hull = None",
+        "del flow._hull",
+        "flow._integrate(x)",
+        "self.flow._hull",
+        "self._flow._hull",
+        "type(self)._table",
+        "BaseFlow._table",
+        "np._core",
+        "import sknsgf.sinkhorn\nsknsgf.sinkhorn._solve(x)",
+        "estimator._fitted",
+        "torch._dynamo",
+    ],
+)
+def test_a_look_at_what_is_private_is_found(house, line):
+    assert len(list(privacy(house("samplers/_inner.py", line)))) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "self._hull = cls._make_hull()",
+        "super()._check(x)",
+        "self._hull.points",
+        "flow.__class__.__name__",
+        "state._replace(x=x)._asdict()",
+        "torch._foreach_lerp_(a, b, weight)",
+        "sys._getframe(1)",
+        "estimator._validate_params()",
+        "_helper(x)",
+    ],
+)
+def test_a_private_name_that_is_allowed(house, line):
+    assert list(privacy(house("samplers/_inner.py", line))) == []
 
 
 def test_import_loads_neither_matplotlib_nor_pot():
