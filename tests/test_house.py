@@ -1,12 +1,14 @@
-"""The house: who may import whom, what stays private; read from the source."""
+"""The house: who may import whom, what stays private, how long code is; read from the source."""
 
 import ast
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from io import StringIO
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 from typing import NamedTuple
 
 import pytest
@@ -57,6 +59,8 @@ ESTIMATOR = {  # what scikit-learn asks of an estimator or keeps on it
 }
 FUNCTIONS = ("sys._getframe", "torch._foreach_")
 
+LONGEST_FILE, LONGEST_FUNCTION = 300, 40  # lines of code
+
 
 class Module(NamedTuple):
     name: tuple[str, ...]
@@ -87,6 +91,19 @@ def privacy(package):
                 yield f"{_place(module, node.lineno)} reads {ast.unparse(node)}"
 
 
+def sizes(package):
+    """Every file and every function that is too long."""
+    for module in _modules(package):
+        code = _code_lines(module)
+        if len(code) > LONGEST_FILE:
+            yield f"{_place(module, 1)} has {len(code)} lines of code"
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                n_lines = len(code & set(range(node.lineno, node.end_lineno + 1)))
+                if n_lines > LONGEST_FUNCTION and node.name != "__init__":
+                    yield f"{_place(module, node.lineno)} {node.name} has {n_lines} lines of code"
+
+
 def phantoms(package, table):
     """Rows of the table without a room, rooms without a row, and permissions nobody uses."""
     modules = list(_modules(package))
@@ -101,7 +118,7 @@ def phantoms(package, table):
                 yield f"{room} does not import {other}"
 
 
-RULES = [imports, privacy]
+RULES = [imports, privacy, sizes]
 
 
 def _place(module, line):
@@ -196,6 +213,24 @@ def _is_foreign(node):
 
 def _is_private(name):
     return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+def _code_lines(module):
+    """Numbers of the lines of code: docstrings, comments and blank lines are none."""
+    silent = {"COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER"}
+    code = set()
+    for token in tokenize.generate_tokens(StringIO(module.text).readline):
+        if tokenize.tok_name[token.type] not in silent:
+            code |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(module.tree):
+        if _is_docstring(node):
+            code -= set(range(node.lineno, node.end_lineno + 1))
+    return code
+
+
+def _is_docstring(node):
+    is_constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return is_constant and isinstance(node.value.value, str)
 
 
 PACKAGE = Path(sknsgf.__file__).parent
@@ -362,6 +397,45 @@ def test_a_look_at_what_is_private_is_found(house, line):
 )
 def test_a_private_name_that_is_allowed(house, line):
     assert list(privacy(house("samplers/_inner.py", line))) == []
+
+
+CODE, COMMENT, DOCSTRING = "x = 1\n", "# why\n\n", '"""Text,\n\nand more."""\n'
+
+
+def a_function(n_lines, name="solve", start=""):
+    """Source of a function of so many lines of code, its first one included."""
+    return f"def {name}():\n" + indent(start + (n_lines - 1) * CODE, "    ")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (LONGEST_FILE + 1) * CODE,
+        "x = [\n" + LONGEST_FILE * "    1,\n" + "]\n",
+        'x = """\n' + LONGEST_FILE * "text\n" + '"""\n',
+        a_function(LONGEST_FUNCTION + 1),
+        "class Flow:\n" + indent(a_function(LONGEST_FUNCTION + 1), "    "),
+        "async " + a_function(LONGEST_FUNCTION + 1),
+    ],
+    ids=["file", "list", "text", "function", "method", "coroutine"],
+)
+def test_what_is_too_long_is_found(house, lines):
+    assert len(list(sizes(house("flow/_inner.py", lines)))) == 1
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        LONGEST_FILE * CODE,
+        DOCSTRING + LONGEST_FILE * (CODE + COMMENT),
+        a_function(LONGEST_FUNCTION),
+        a_function(LONGEST_FUNCTION, start=DOCSTRING + COMMENT),
+        a_function(LONGEST_FUNCTION + 1, name="__init__"),
+    ],
+    ids=["file", "file with comments", "function", "function with a docstring", "__init__"],
+)
+def test_a_length_that_is_allowed(house, lines):
+    assert list(sizes(house("flow/_inner.py", lines))) == []
 
 
 def test_import_loads_neither_matplotlib_nor_pot():
