@@ -4,6 +4,7 @@ import functools
 import http.server
 import importlib
 import inspect
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ SITE = ROOT / "docs" / "_build" / "html"
 
 # Docstrings
 
-MODULES = "sinkhorn flow networks training ode samplers metrics datasets plotting".split()
+MODULES = [m.name for m in pkgutil.iter_modules(sknsgf.__path__) if not m.name.startswith("_")]
 COMPLETE = {
     "GL08": "has no docstring",
     "SS03": "summary does not end with a period",
@@ -73,12 +74,16 @@ def _methods(path, owner):
 
 @pytest.mark.parametrize("name", sorted(set(public_names())))
 def test_docstring_is_complete(name):
-    doc = Validator(get_doc_object(functools.reduce(getattr, name.split(".")[1:], sknsgf)))
+    doc = Validator(get_doc_object(_find(name)))
     found = {code for code, _ in validate(name)["errors"]}
     if all(_has_type(*parameter) for parameter in doc.doc_all_parameters.items()):
         found.discard("PR04")
     missing = (found & set(COMPLETE)) - _not_asked_of(name, doc)
     assert not missing, [COMPLETE[code] for code in sorted(missing)]
+
+
+def _find(name):
+    return functools.reduce(getattr, name.split(".")[1:], sknsgf)
 
 
 def _has_type(name, type_and_text):
@@ -88,15 +93,46 @@ def _has_type(name, type_and_text):
 
 
 def _not_asked_of(name, doc):
-    if name.endswith(".forward"):  # called as network(t, x), as the class explains and shows
-        return {"PR01", "RT01", "EX01"}
-    if name.split(".")[-2] == "TrajectoryPool":  # shown together, by the class
-        return {"EX01"}
+    owner, method = name.rsplit(".", 1)
+    shown = {"EX01"} if _shows(_find(owner), method) else set()
+    if method == "forward":  # called as network(t, x), as the class explains
+        return {"PR01", "RT01"} | shown
     if inspect.isclass(doc.obj) and (is_dataclass(doc.obj) or issubclass(doc.obj, tuple)):
         return {"PR01", "EX01"}  # what is returned is not made by users
     if inspect.isclass(doc.obj) and issubclass(doc.obj, Exception):
         return {"PR01"}
-    return set()
+    return shown
+
+
+def _shows(owner, method):
+    """Whether a class, or the one that it has the method from, has an example."""
+    if not inspect.isclass(owner):
+        return False
+    classes = [owner, *(base for base in owner.__mro__ if method in vars(base))]
+    return any(Validator(get_doc_object(cls)).examples for cls in classes)
+
+
+class Shown:
+    """A class with an example.
+
+    Examples
+    --------
+    >>> Shown().draw()
+    """
+
+    def draw(self): ...
+
+
+class Heir(Shown):
+    """A class without."""
+
+    def save(self): ...
+
+
+def test_an_example_of_the_class_is_one_of_its_methods():
+    assert _shows(Shown, "draw") and _shows(Heir, "draw")
+    assert not _shows(Heir, "save")
+    assert not _shows(sknsgf, "NSGFSampler")
 
 
 # Code on the pages
