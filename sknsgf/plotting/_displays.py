@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,13 +13,45 @@ from sknsgf.plotting._clouds import draw_arrows, grid_points, plot_trajectories
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 
-class FlowDisplay:
+class Display:
+    """What all displays share: where they draw, and that they can draw again."""
+
+    ax_: Axes
+    figure_: Figure | SubFigure
+
+    def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs
+            Passed to Matplotlib, to the method or class that the display names.
+
+        Returns
+        -------
+        Display
+            Itself.
+        """
+        self.ax_ = new_axes(ax)
+        self.figure_ = self.ax_.figure
+        self._draw(kwargs)
+        return self
+
+    def _draw(self, kwargs: dict[str, Any]) -> None:
+        """Draw on `ax_` and keep what was drawn."""
+        raise NotImplementedError
+
+
+class FlowDisplay(Display):
     """Paths of points along a flow.
 
-    Make it with :meth:`from_estimator` or :meth:`from_predictions`, which also draw it; `plot`
-    draws it again.
+    :meth:`from_estimator` and :meth:`from_predictions` make it and draw it; :meth:`plot` draws
+    it again. Keywords go to the :class:`matplotlib.collections.LineCollection` of paths.
 
     Parameters
     ----------
@@ -30,10 +62,8 @@ class FlowDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes drawn on.
-    figure_ : matplotlib Figure
-        Figure drawn on.
+    ax_, figure_ : matplotlib Axes and Figure
+        Drawn on.
     paths_ : matplotlib LineCollection
         One line a point.
     start_, end_ : matplotlib PathCollection
@@ -48,9 +78,10 @@ class FlowDisplay:
     >>> import numpy as np
     >>> from sknsgf import NSGFSampler
     >>> from sknsgf.plotting import FlowDisplay
-    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> X = np.random.default_rng(0).normal(size=(100, 3))
     >>> flow = NSGFSampler(max_iter=50).fit(X, X + 5)
-    >>> display = FlowDisplay.from_estimator(flow, X)
+    >>> display = FlowDisplay.from_estimator(flow, X, features=(0, 2)).plot(alpha=1)
+    >>> display = FlowDisplay.from_predictions([X[:, :2], X[:, :2] + 1, X[:, :2] + 3])
     """
 
     def __init__(self, states: NDArray[np.float64], *, feature_names: tuple[str, str] = ("", "")):
@@ -66,7 +97,7 @@ class FlowDisplay:
         features: Sequence[int | str] | None = None,
         ax: Axes | None = None,
         **kwargs: Any,
-    ) -> FlowDisplay:
+    ) -> Self:
         """Draw the paths along which a fitted sampler moves points.
 
         Parameters
@@ -77,10 +108,8 @@ class FlowDisplay:
             Points of the source; a few hundred make a clear picture.
         features : pair of int or str, default=None
             The two columns to draw, by number or name. None takes the only two there are.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to the :class:`matplotlib.collections.LineCollection` of paths.
+        ax, **kwargs
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -91,34 +120,21 @@ class FlowDisplay:
         ------
         ValueError
             If `features` are not two columns of `X`, or are needed and not given.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf import NSGFSampler
-        >>> from sknsgf.plotting import FlowDisplay
-        >>> X = np.random.default_rng(0).normal(size=(100, 3))
-        >>> flow = NSGFSampler(max_iter=50).fit(X, X + 5)
-        >>> display = FlowDisplay.from_estimator(flow, X, features=(0, 2))
         """
         pair, names = _two_features(estimator, features)
         states = estimator.trajectory(X).states[..., pair]
         return cls(states, feature_names=names).plot(ax=ax, **kwargs)
 
     @classmethod
-    def from_predictions(
-        cls, states: ArrayLike, *, ax: Axes | None = None, **kwargs: Any
-    ) -> FlowDisplay:
+    def from_predictions(cls, states: ArrayLike, *, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw paths that are known.
 
         Parameters
         ----------
         states : array-like of shape (n_times, n_samples, 2)
             Positions at successive times, as in ``trajectory(X).states``.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to the :class:`matplotlib.collections.LineCollection` of paths.
+        ax, **kwargs
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -129,51 +145,21 @@ class FlowDisplay:
         ------
         ValueError
             If `states` is not of that shape.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf.plotting import FlowDisplay
-        >>> X = np.random.default_rng(0).normal(size=(100, 2))
-        >>> display = FlowDisplay.from_predictions([X, X + 1, X + 3])
         """
         return cls(check_planar(states, "states", "n_times", "n_samples")).plot(ax=ax, **kwargs)
 
-    def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> FlowDisplay:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to the :class:`matplotlib.collections.LineCollection` of paths.
-
-        Returns
-        -------
-        FlowDisplay
-            Itself.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf.plotting import FlowDisplay
-        >>> X = np.random.default_rng(0).normal(size=(100, 2))
-        >>> display = FlowDisplay(np.stack([X, X + 1])).plot(alpha=1)
-        """
-        self.ax_ = plot_trajectories(self.states, ax=new_axes(ax), **kwargs)
-        self.figure_ = self.ax_.figure
+    def _draw(self, kwargs: dict[str, Any]) -> None:
+        plot_trajectories(self.states, ax=self.ax_, **kwargs)
         self.paths_, self.start_, self.end_ = self.ax_.collections[-3:]
         self.ax_.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
         self.ax_.legend()
-        return self
 
 
-class VelocityFieldDisplay:
+class VelocityFieldDisplay(Display):
     """A velocity field at one time, as arrows coloured by speed.
 
-    Make it with :meth:`from_estimator` or :meth:`from_predictions`, which also draw it; `plot`
-    draws it again.
+    :meth:`from_estimator` and :meth:`from_predictions` make it and draw it; :meth:`plot` draws
+    it again. Keywords go to :meth:`matplotlib.axes.Axes.quiver`.
 
     Parameters
     ----------
@@ -186,10 +172,8 @@ class VelocityFieldDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes drawn on.
-    figure_ : matplotlib Figure
-        Figure drawn on.
+    ax_, figure_ : matplotlib Axes and Figure
+        Drawn on.
     quiver_ : matplotlib Quiver
         The arrows.
     colorbar_ : matplotlib Colorbar
@@ -206,7 +190,8 @@ class VelocityFieldDisplay:
     >>> from sknsgf.plotting import VelocityFieldDisplay
     >>> X = np.random.default_rng(0).normal(size=(100, 2))
     >>> flow = NSGFSampler(max_iter=50).fit(X, X + 5)
-    >>> display = VelocityFieldDisplay.from_estimator(flow, X, t=0.5)
+    >>> display = VelocityFieldDisplay.from_estimator(flow, X, t=0.5).plot(cmap="magma")
+    >>> display = VelocityFieldDisplay.from_predictions(X, -X)
     """
 
     def __init__(
@@ -231,7 +216,7 @@ class VelocityFieldDisplay:
         n_grid: int = 24,
         ax: Axes | None = None,
         **kwargs: Any,
-    ) -> VelocityFieldDisplay:
+    ) -> Self:
         """Draw the velocity field of a fitted sampler.
 
         Parameters
@@ -243,14 +228,12 @@ class VelocityFieldDisplay:
         t : float, default=0.0
             Time.
         features : pair of int or str, default=None
-            The two columns to draw, by number or name; all others stay at their means in `X`,
-            and what moves along them is not seen. None takes the only two there are.
+            As in :meth:`FlowDisplay.from_estimator`. All other columns stay at their means in
+            `X`, and what moves along them is not seen.
         n_grid : int, default=24
             Arrows along the longer side.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to :meth:`matplotlib.axes.Axes.quiver`.
+        ax, **kwargs
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -260,18 +243,9 @@ class VelocityFieldDisplay:
         Raises
         ------
         ValueError
-            If `features` are not two columns of `X`, or are needed and not given.
+            As in :meth:`FlowDisplay.from_estimator`.
         TypeError
             If the estimator has no velocity field.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf import NSGFSampler
-        >>> from sknsgf.plotting import VelocityFieldDisplay
-        >>> X = np.random.default_rng(0).normal(size=(100, 3))
-        >>> flow = NSGFSampler(max_iter=50).fit(X, X + 5)
-        >>> display = VelocityFieldDisplay.from_estimator(flow, X, features=(0, 2), n_grid=12)
         """
         if not hasattr(estimator, "velocity"):
             raise TypeError(
@@ -293,7 +267,7 @@ class VelocityFieldDisplay:
     @classmethod
     def from_predictions(
         cls, points: ArrayLike, velocities: ArrayLike, *, ax: Axes | None = None, **kwargs: Any
-    ) -> VelocityFieldDisplay:
+    ) -> Self:
         """Draw velocities that are known.
 
         Parameters
@@ -302,10 +276,8 @@ class VelocityFieldDisplay:
             Where the arrows are.
         velocities : array-like of shape (n_points, 2)
             Velocities there.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to :meth:`matplotlib.axes.Axes.quiver`.
+        ax, **kwargs
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -316,56 +288,26 @@ class VelocityFieldDisplay:
         ------
         ValueError
             If the arrays are not of that shape.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf.plotting import VelocityFieldDisplay
-        >>> points = np.random.default_rng(0).normal(size=(100, 2))
-        >>> display = VelocityFieldDisplay.from_predictions(points, -points)
         """
         at, v = check_planar(points, "points", "n"), check_planar(velocities, "velocities", "n")
         if len(at) != len(v):
             raise ValueError(f"There are {len(at)} points but {len(v)} velocities.")
         return cls(at, v).plot(ax=ax, **kwargs)
 
-    def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> VelocityFieldDisplay:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to :meth:`matplotlib.axes.Axes.quiver`.
-
-        Returns
-        -------
-        VelocityFieldDisplay
-            Itself.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf.plotting import VelocityFieldDisplay
-        >>> points = np.random.default_rng(0).normal(size=(100, 2))
-        >>> display = VelocityFieldDisplay(points, -points).plot(cmap="magma")
-        """
-        self.ax_ = equal_axes(new_axes(ax))
-        self.figure_ = self.ax_.figure
+    def _draw(self, kwargs: dict[str, Any]) -> None:
+        equal_axes(self.ax_)
         area = np.ptp(self.points, axis=0).prod()
         spacing = np.sqrt(area / max(1, len(self.points)))
         self.quiver_ = draw_arrows(self.ax_, self.points, self.velocities, spacing, kwargs)
         self.colorbar_ = self.figure_.colorbar(self.quiver_, ax=self.ax_, label="speed")
         self.ax_.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
-        return self
 
 
-class SwitchTimeDisplay:
+class SwitchTimeDisplay(Display):
     """When points enter a straight flow that starts at the source, as a histogram.
 
-    Make it with :meth:`from_estimator` or :meth:`from_predictions`, which also draw it; `plot`
-    draws it again.
+    :meth:`from_estimator` and :meth:`from_predictions` make it and draw it; :meth:`plot` draws
+    it again. Keywords go to :meth:`matplotlib.axes.Axes.hist`.
 
     Parameters
     ----------
@@ -376,10 +318,8 @@ class SwitchTimeDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes drawn on.
-    figure_ : matplotlib Figure
-        Figure drawn on.
+    ax_, figure_ : matplotlib Axes and Figure
+        Drawn on.
     bars_ : matplotlib BarContainer
         The histogram.
 
@@ -390,7 +330,8 @@ class SwitchTimeDisplay:
     >>> from sknsgf.plotting import SwitchTimeDisplay
     >>> X = np.random.default_rng(0).normal(size=(100, 4))
     >>> model = NSGFPlusPlus(straight_from="source", source="gaussian", max_iter=50).fit(X)
-    >>> display = SwitchTimeDisplay.from_estimator(model)
+    >>> display = SwitchTimeDisplay.from_estimator(model).plot(bins=20)
+    >>> display = SwitchTimeDisplay.from_predictions([0.4, 0.5, 0.5, 0.6])
     """
 
     def __init__(self, switch_times: NDArray[np.float64], *, t_end: float | None = None):
@@ -398,19 +339,15 @@ class SwitchTimeDisplay:
         self.t_end = t_end
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, ax: Axes | None = None, **kwargs: Any
-    ) -> SwitchTimeDisplay:
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the switch times that a fitted NSGFPlusPlus has measured.
 
         Parameters
         ----------
         estimator : NSGFPlusPlus
             Fitted with ``straight_from="source"``.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to :meth:`matplotlib.axes.Axes.hist`.
+        ax, **kwargs
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -422,15 +359,6 @@ class SwitchTimeDisplay:
         TypeError
             If the estimator has no switch times, or all of them are 0 because its straight
             flow starts where the first phase ends.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf import NSGFPlusPlus
-        >>> from sknsgf.plotting import SwitchTimeDisplay
-        >>> X = np.random.default_rng(0).normal(size=(100, 4))
-        >>> model = NSGFPlusPlus(straight_from="source", source="gaussian", max_iter=50).fit(X)
-        >>> display = SwitchTimeDisplay.from_estimator(model, bins=20)
         """
         if not hasattr(estimator, "switch_time_"):
             raise TypeError(
@@ -448,17 +376,15 @@ class SwitchTimeDisplay:
     @classmethod
     def from_predictions(
         cls, switch_times: ArrayLike, *, ax: Axes | None = None, **kwargs: Any
-    ) -> SwitchTimeDisplay:
+    ) -> Self:
         """Draw switch times that are known.
 
         Parameters
         ----------
         switch_times : array-like of shape (n_points,)
             Times, in [0, 1].
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to :meth:`matplotlib.axes.Axes.hist`.
+        ax, **kwargs
+            As in :meth:`plot`.
 
         Returns
         -------
@@ -469,11 +395,6 @@ class SwitchTimeDisplay:
         ------
         ValueError
             If they are not one-dimensional or not in [0, 1].
-
-        Examples
-        --------
-        >>> from sknsgf.plotting import SwitchTimeDisplay
-        >>> display = SwitchTimeDisplay.from_predictions([0.4, 0.5, 0.5, 0.6])
         """
         times = np.asarray(switch_times, dtype=np.float64)
         if times.ndim != 1 or not ((times >= 0) & (times <= 1)).all():
@@ -482,29 +403,7 @@ class SwitchTimeDisplay:
             )
         return cls(times).plot(ax=ax, **kwargs)
 
-    def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> SwitchTimeDisplay:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs
-            Passed to :meth:`matplotlib.axes.Axes.hist`.
-
-        Returns
-        -------
-        SwitchTimeDisplay
-            Itself.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sknsgf.plotting import SwitchTimeDisplay
-        >>> display = SwitchTimeDisplay(np.array([0.4, 0.5]), t_end=0.5).plot(bins=10)
-        """
-        self.ax_ = new_axes(ax)
-        self.figure_ = self.ax_.figure
+    def _draw(self, kwargs: dict[str, Any]) -> None:
         style: dict[str, Any] = {"bins": 50, "range": (0, 1), "color": INK}
         *_, self.bars_ = self.ax_.hist(self.switch_times, **style | kwargs)
         if self.t_end is not None:
@@ -512,7 +411,6 @@ class SwitchTimeDisplay:
             self.ax_.axvline(self.t_end, color="C1", linestyle="--", label=label)
             self.ax_.legend(loc="lower right", bbox_to_anchor=(1, 1))
         self.ax_.set(xlabel="switch time", ylabel="points", xlim=(0, 1))
-        return self
 
 
 def _two_features(
