@@ -435,3 +435,9 @@ def test_training_stops_when_asked(point):
     assert history.status == "stopped early"
     assert len(history) == len(asked) == 7
     assert torch.equal(fitted.at, asked[-1])
+
+
+def test_no_steps_are_none(point):
+    fitted, history = train(point, downhill, **{**SETTINGS, "max_iter": 0})
+    assert (len(history), history.status) == (0, "completed")
+    assert torch.equal(fitted.at, point.at)

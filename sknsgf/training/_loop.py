@@ -12,12 +12,13 @@ from sknsgf.training._state import Objective, Training
 
 
 @torch.inference_mode(False)
+@torch.enable_grad()
 def learn(
     training: Training,
     objective: Objective,
     *,
     held_out_loss: Callable[[nn.Module], Tensor] | None = None,
-    after_step: Callable[[Training], bool] | None = None,
+    after_step: Callable[[Training], object] | None = None,
 ) -> None:
     """Go on with a training to its end.
 
@@ -30,15 +31,24 @@ def learn(
     held_out_loss : callable (network) -> Tensor of shape (), optional
         If given, training stops once it has not fallen for a fifth of the run, and the best
         average seen is what results.
-    after_step : callable (training) -> bool, optional
-        Called after every step; True ends training.
+    after_step : callable (training), optional
+        Called after every step, when it has been judged; it may stop the training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.ones(8, 1)
+    >>> training = Training(torch.nn.Linear(1, 1), max_iter=500, learning_rate=0.05, ema_decay=0.9)
+    >>> learn(training, lambda network, number: (network(x) - 3).square().mean())
+    >>> network, history = training.result()
+    >>> network(torch.ones(1)).round(decimals=2), history.status
+    (tensor([3.]), 'completed')
     """
-    while training.goes_on and training.step(objective):
-        stop = after_step is not None and after_step(training)
+    while training.running and training.step(objective):
         if held_out_loss is not None:
             training.validate(held_out_loss)
-        if stop:
-            training.stop()
+        if after_step is not None:
+            after_step(training)
 
 
 def train(
@@ -92,10 +102,11 @@ def train(
         network, max_iter=max_iter, learning_rate=learning_rate, ema_decay=ema_decay
     )
 
-    def after_step(training: Training) -> bool:
+    def after_step(training: Training) -> None:
         if progress is not None:
             progress(training.loss)
-        return should_stop is not None and should_stop(training.iteration, training.average)
+        if should_stop is not None and should_stop(training.iteration, training.average):
+            training.stop()
 
     learn(
         training,

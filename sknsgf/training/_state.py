@@ -49,7 +49,7 @@ class Training:
     >>> training = Training(torch.nn.Linear(1, 1), max_iter=500, learning_rate=0.05, ema_decay=0.9)
     >>> def loss(network, number):
     ...     return (network(x) - 3).square().mean()
-    >>> while training.goes_on and training.step(loss):
+    >>> while training.running and training.step(loss):
     ...     pass
     >>> training.result()[0](torch.ones(1)).round(decimals=2)
     tensor([3.])
@@ -62,18 +62,22 @@ class Training:
         self.network = network.train()
         self.max_iter, self.learning_rate = max_iter, learning_rate
         self.iteration = 0
-        self.status: TrainingStatus | None = None  # while it goes on
+        done = TrainingStatus.COMPLETED if max_iter <= 0 else None
+        self.status: TrainingStatus | None = done  # None while it goes on
         self._parameters = list(network.parameters())
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self._parameters)
-        self._optimizer = torch.optim.AdamW(
-            _decaying(self._parameters), lr=learning_rate, betas=_BETAS, fused=fused
+        self._matrices: list[Tensor] = [
+            parameter for parameter in self._parameters if parameter.ndim > 1
+        ]
+        self._optimizer = torch.optim.Adam(
+            self._parameters, lr=learning_rate, betas=_BETAS, fused=fused
         )
         self._average = _Average(network, ema_decay)
         self._patience = _Patience(max_iter)
         self._losses: list[float] = []
 
     @property
-    def goes_on(self) -> bool:
+    def running(self) -> bool:
         """Whether there is a step to be taken."""
         return self.status is None
 
@@ -87,8 +91,6 @@ class Training:
         """The loss of the last step."""
         return self._losses[-1]
 
-    @torch.inference_mode(False)
-    @torch.enable_grad()
     def step(self, objective: Objective) -> bool:
         """Take one step.
 
@@ -103,21 +105,28 @@ class Training:
         bool
             Whether it was taken.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate * _warm_cosine(self.iteration, self.max_iter)
-        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
         value = objective(self.network, self.iteration)
         value.backward()
-        norm = nn.utils.clip_grad_norm_(self._parameters, _CLIP_NORM)
-        loss, finite = torch.stack([value.detach(), value.detach() + norm]).tolist()
-        if not math.isfinite(finite):
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        loss, length = torch.stack([value.detach(), norm]).tolist()
+        if not math.isfinite(loss + length):
             self.status = TrainingStatus.DIVERGED
             return False
+        if length > _CLIP_NORM:
+            torch._foreach_mul_(gradients, _CLIP_NORM / length)
+        rate = self.learning_rate * _warm_cosine(self.iteration, self.max_iter)
+        if self._matrices:
+            with torch.no_grad():
+                torch._foreach_mul_(self._matrices, 1 - rate * _DECAY)
+        self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         self._average.update()
         self._losses.append(loss)
         self.iteration += 1
-        if self.iteration == self.max_iter:
+        if self.iteration >= self.max_iter:
             self.status = TrainingStatus.COMPLETED
         return True
 
@@ -147,7 +156,7 @@ class Training:
         return copy.deepcopy(
             {
                 "iteration": self.iteration,
-                "status": self.status,
+                "status": None if self.status is None else str(self.status),
                 "losses": self._losses,
                 "network": self.network.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
@@ -195,14 +204,6 @@ class Training:
         return (self.average if best is None else best).eval(), history
 
 
-def _decaying(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
-    """Split parameters in those that decay, the matrices, and those that do not."""
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": _DECAY},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
 def _warm_cosine(iteration: int, max_iter: int) -> float:
     """Return the share of the peak learning rate at a step."""
     warm_up = min(50, max(1, max_iter // 10))
@@ -224,14 +225,14 @@ class _Average:
         self.decay, self.n_updates = decay, 0
         self._averages: list[Tensor] = list(self.network.parameters())
         self._values: list[Tensor] = list(trained.parameters())
-        self._buffers = list(zip(self.network.buffers(), trained.buffers(), strict=True))
+        self._kept, self._current = list(self.network.buffers()), list(trained.buffers())
 
     @torch.no_grad()
     def update(self) -> None:
         decay = min(self.decay, self.n_updates / (self.n_updates + 9))
         torch._foreach_lerp_(self._averages, self._values, 1 - decay)
-        for kept, current in self._buffers:
-            kept.copy_(current)
+        if self._kept:
+            torch._foreach_copy_(self._kept, self._current)
         self.n_updates += 1
 
     def state(self) -> State:
