@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -125,6 +125,7 @@ def invert(
     method: str = "euler",
     n_iterations: int = 10,
     tol: float | None = None,
+    guide: Velocity | None = None,
 ) -> Inverse:
     r"""Undo :func:`integrate`: find the states that it carries to `x`.
 
@@ -146,7 +147,11 @@ def invert(
     n_iterations : int, default=10
         Fixed-point iterations a step.
     tol : float, optional
-        States that are further off then are looked for by up to 50 accelerated iterations more.
+        States that are further off then, in units of their size where that is above one, are
+        looked for by up to 50 accelerated iterations more.
+    guide : callable (t, x) -> dx/dt, optional
+        What the fixed-point iterations go by, if not by `velocity`: a field that agrees with it
+        at the states looked for, and leads there from further away.
 
     Returns
     -------
@@ -178,14 +183,26 @@ def invert(
     states, error, n_steps = [x], x.new_zeros(len(x)), 0
     for stop, start in pairwise(t.flip(0)):
         step = partial(_step, velocity, t=start, h=stop - start, tableau=tableau)
-        found, missed = _approach(step, states[-1], n_iterations)
+        by = (
+            step
+            if guide is None
+            else partial(_step, guide, t=start, h=stop - start, tableau=tableau)
+        )
+        found = _approach(by, states[-1], n_iterations)
+        missed = (states[-1] - step(found)).norm(dim=-1)
         n_steps += n_iterations + 1
-        far = (missed > tol).nonzero().squeeze(-1) if tol is not None else ()
+        if tol is None:
+            far = missed.new_empty(0, dtype=torch.int64)
+        else:
+            size = states[-1].abs().amax(-1).clamp(min=1)
+            far = (missed > tol * size).nonzero().squeeze(-1)
         if tol is not None and len(far):
             t_far, h_far = (v[far] if v.ndim else v for v in (start, stop - start))
             step = partial(_step, velocity, t=t_far, h=h_far, tableau=tableau)
-            nearer, error_far, n_more = _accelerate(step, found[far], states[-1][far], tol)
-            reached = error_far <= tol
+            nearer, error_far, n_more = _accelerate(
+                step, found[far], states[-1][far], tol * size[far]
+            )
+            reached = error_far < missed[far]
             found[far[reached]], missed[far[reached]] = nearer[reached], error_far[reached]
             n_steps += n_more
         states.append(found)
@@ -193,16 +210,15 @@ def invert(
     return Inverse(t.flip(0), torch.stack(states), len(tableau.nodes) * n_steps, error)
 
 
-def _approach(step: Step, x: Tensor, n_iterations: int) -> tuple[Tensor, Tensor]:
-    """Look for the states that a step carries to `x`, and tell by how far those found miss it."""
-    found, missed = x, x - step(x)
+def _approach(step: Step, x: Tensor, n_iterations: int) -> Tensor:
+    """Look for the states that a step carries to `x`, by the fixed-point iteration."""
+    found = x.clone()
     for _ in range(n_iterations):
-        found = found + missed
-        missed = x - step(found)
-    return found, missed.norm(dim=-1)
+        found = found + (x - step(found))
+    return torch.where(found.isfinite().all(-1, keepdim=True), found, x)
 
 
-def _accelerate(step: Step, found: Tensor, x: Tensor, tol: float) -> tuple[Tensor, Tensor, int]:
+def _accelerate(step: Step, found: Tensor, x: Tensor, tol: Tensor) -> tuple[Tensor, Tensor, int]:
     """Go on by Anderson's acceleration: move as if what is missed were linear in the state.
 
     Returns the best states met, by how far they miss, and how often the step was taken.
@@ -387,9 +403,9 @@ def _step(velocity: Velocity, x: Tensor, t: Tensor, h: Tensor, tableau: _Tableau
     for node, coefficients in zip(tableau.nodes, tableau.stages, strict=True):
         stage = x + h * _combine(coefficients, slopes) if slopes else x
         slopes.append(velocity(t + node * h.squeeze(-1), stage))
-    return x + h * _combine(tableau.weights, slopes)
+    return torch.addcmul(x, h, _combine(tableau.weights, slopes))
 
 
 def _combine(coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    terms = (c * k for c, k in zip(coefficients, slopes, strict=True) if c)
-    return sum(terms, start=torch.zeros_like(slopes[0]))
+    terms = [k if c == 1 else c * k for c, k in zip(coefficients, slopes, strict=True) if c]
+    return reduce(torch.add, terms)

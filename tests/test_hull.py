@@ -124,8 +124,10 @@ def test_a_fit_that_goes_on_may_end_where_any_of_its_targets_lie():
     Y = np.random.default_rng(0).normal(size=(200, 2))
     flow = NSGFSampler(source="gaussian", max_iter=1, random_state=0).fit(Y).partial_fit(Y + 50)
     flow.velocity_network_ = Wild()
-    distances = np.linalg.norm(flow.sample(500), axis=1)
-    assert 40 < distances.max() < 1.2 * np.linalg.norm(Y + 50, axis=1).max()
+    distances, most = (
+        np.linalg.norm(rows - Y.mean(0), axis=1).max() for rows in (flow.sample(500), Y + 50)
+    )
+    assert 40 < distances < 1.21 * most
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
@@ -153,3 +155,39 @@ def test_density_and_round_trip_are_those_of_the_map_that_is_held():
     assert mass == pytest.approx(1, abs=0.02)
     most = 1.2 * np.abs(Y - Y.mean(0)).max()
     assert np.isneginf(flow.score_samples(Y.mean() + most * np.array([[1.001], [-1.001]]))).all()
+
+
+@pytest.mark.parametrize("shift", [0, 100, 1e4, 1e6])
+@pytest.mark.parametrize("form", [{}, {"n_sampling_steps": 1}], ids=str)
+def test_the_way_back_does_not_depend_on_how_far_the_target_is(shift, form):
+    X, Y = (rng.normal(size=(200, 2)) for rng in map(np.random.default_rng, range(2)))
+    flow = NSGFSampler(hidden_layer_sizes=(32, 32), max_iter=60, random_state=0)
+    flow.fit(X, Y + shift).set_params(**form)
+    assert np.median(flow.round_trip_error(X)) < 1e-6 * max(1, shift)
+    assert np.abs(flow.inverse_transform(Y + shift)).max() < 20 * max(1, shift / 1e4)
+
+
+@pytest.mark.parametrize("step_size", [None, 0.1, 0.3])
+@pytest.mark.parametrize("scale", [1, 10, 1e6])
+def test_points_that_have_arrived_stay(step_size, scale):
+    """Rows that enter the straight flow at its very end, or take their last step early."""
+    X, Y = (rng.normal(size=(200, 2)) for rng in map(np.random.default_rng, range(2)))
+    model = NSGFPlusPlus(
+        straight_from="source", hidden_layer_sizes=(32, 32), max_iter=60, random_state=0
+    ).fit(X, Y * 0.5 + 5)
+    model.set_params(straight_step_size=step_size)
+
+    class Late(torch.nn.Module):
+        def forward(self, x):
+            return torch.linspace(0.2, 1, len(x)).to(x)
+
+    for predictor in (model.time_predictor_, Late()):
+        model.time_predictor_ = predictor
+        for rows in (scale * X, (scale * X).astype(np.float32)):
+            assert np.isfinite(model.transform(rows)).all()
+
+
+def test_nothing_is_changed_where_no_time_is_left():
+    hull, x = Hull.of(cloud(100, 2)), cloud(50, 2, seed=1, spread=100)
+    u = torch.ones_like(x)
+    assert torch.equal(hull.hold(x, u, torch.zeros(50, 1, dtype=torch.float64)), u)

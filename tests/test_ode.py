@@ -247,3 +247,20 @@ def test_an_inverse_says_by_how_much_it_missed(x):
     assert back.x.isfinite().all() and (back.error > 0.9).all()
     there = integrate(lambda t, x: -x, x, grid(0, 1, 10, x)).x[-1]
     assert invert(lambda t, x: -x, there, grid(0, 1, 10, x), tol=1e-8).error.max() <= 1e-8
+
+
+@pytest.mark.parametrize("n_iterations", [0, 3])
+def test_an_inverse_leaves_what_it_is_given_alone(n_iterations, x):
+    given = x.clone()
+    invert(lambda t, x: -0.1 * x, x, grid(0, 1, 3, x), n_iterations=n_iterations, tol=1e-6)
+    assert torch.equal(x, given)
+
+
+def test_a_guide_that_agrees_with_the_velocity_leads_to_its_inverse(x):
+    def stiff(t, x):  # agrees with the guide where the states are, and is useless elsewhere
+        return torch.where(x.abs().amax(-1, keepdim=True) < 20, 1000 - x, 0)
+
+    end = integrate(stiff, x, grid(0, 0.5, 1, x)).x[-1]
+    back = invert(stiff, end, grid(0, 0.5, 1, x), n_iterations=60, guide=lambda t, x: 1000 - x)
+    torch.testing.assert_close(back.x[-1], x, rtol=0, atol=1e-9)
+    assert (back.error < 1e-9).all()

@@ -86,25 +86,29 @@ class Hull(NamedTuple):
         u : Tensor of shape (n, d)
             Velocities; ``x + left * u`` is where each promises to lead.
         left : float or Tensor of shape (n, 1)
-            Time left, positive.
+            Time left. Where there is none nothing is changed.
 
         Returns
         -------
         Tensor of shape (n, d)
             The velocities, those that lead nowhere far to the bit.
         """
-        far, towards, reach, share = self._beyond(x + left * u, _FREE)
+        left = left if isinstance(left, Tensor) else u.new_tensor(left)
+        far, towards, reach, share = self._beyond(torch.addcmul(x, left, u), _FREE)
+        if left.ndim:
+            going = left[far, 0] > 0
+            far, towards, reach, share = (p[going] for p in (far, towards, reach, share))
         if not len(far):
             return u
         give = _MOST - _FREE
         kept = reach * (_FREE + give / (1 + give / (share - _FREE)))
         end = self.centre + kept.unsqueeze(-1) * towards
-        held = (end - x[far]) / (left[far] if isinstance(left, Tensor) else left)
+        held = (end - x[far]) / (left[far] if left.ndim else left)
         return u.index_put((far,), held)
 
     def draw_in(self, x: Tensor) -> Tensor:
         """Bring points that no promise leads to, beyond 1.2 times its reach, to 1.05 times it."""
-        far, towards, reach, _ = self._beyond(x, _MOST)
+        far, towards, reach, _ = self._beyond(x, _MOST * (1 + 1e-5))  # but for rounding
         edge = self.centre + _FREE * reach.unsqueeze(-1) * towards
         return x.index_put((far,), edge) if len(far) else x
 

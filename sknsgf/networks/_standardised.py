@@ -58,7 +58,7 @@ class StandardisedVelocity(nn.Module):
         done = (t / self.t_end).unsqueeze(-1)
         mean = torch.lerp(self.means[0], self.means[1], done)
         scale = torch.lerp(self.scales[0], self.scales[1], done)
-        return self.u_mean + self.u_scale * self.network(t, (x - mean) / scale)
+        return torch.addcmul(self.u_mean, self.u_scale, self.network(t, (x - mean) / scale))
 
 
 def _spread(rows: Tensor, centre: Tensor | None = None) -> Tensor:
