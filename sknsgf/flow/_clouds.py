@@ -67,7 +67,20 @@ class Rows:
         self.x = x
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n rows."""
+        """Draw rows.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        generator : torch.Generator
+            What they are drawn by.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            The rows.
+        """
         n_rows = len(self.x)
         index = torch.randperm(n_rows, generator=generator)[:n]
         again = torch.randint(n_rows, (max(0, n - n_rows),), generator=generator)
@@ -93,11 +106,35 @@ class GaussianNoise:
         self.n_features = n_features
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n rows."""
+        """Draw rows.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        generator : torch.Generator
+            What they are drawn by.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            The rows.
+        """
         return torch.randn(n, self.n_features, dtype=torch.float32, generator=generator)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """Evaluate the logarithm of the density at n points."""
+        """Evaluate the logarithm of the density.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Points.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Logarithms of the density there.
+        """
         return -(x.square().sum(-1) + x.shape[1] * math.log(2 * math.pi)) / 2
 
 

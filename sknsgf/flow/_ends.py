@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +15,23 @@ _LEAST_ROWS = 20  # a tenth of which is a cloud
 _MANY_ITERATIONS = 500  # in fewer nothing is learned by heart
 
 
-class Ends(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Ends:
     """Where flows start and where they end.
 
-    Attributes
+    Parameters
     ----------
     source : Rows, GaussianNoise or object with ``draw(n, generator)``
         Where they start.
     target : Tensor of shape (n_target, d)
         Where they end, float32.
+
+    Raises
+    ------
+    TypeError
+        If the source cannot be drawn from, or the target is not a float32 tensor.
+    ValueError
+        If either has no rows, or they do not have as many columns.
 
     Examples
     --------
@@ -33,6 +42,22 @@ class Ends(NamedTuple):
 
     source: Source
     target: Tensor
+
+    def __post_init__(self) -> None:
+        """Raise unless they can be used."""
+        if not hasattr(self.source, "draw"):
+            raise TypeError(
+                f"source must have draw(n, generator), got {type(self.source).__name__}: wrap "
+                "rows in Rows(x)."
+            )
+        _check_rows(self.target, "target")
+        if isinstance(self.source, Rows):
+            _check_rows(self.source.x, "source")
+            if self.source.x.shape[1] != self.target.shape[1]:
+                raise ValueError(
+                    f"source has {self.source.x.shape[1]} columns but target has "
+                    f"{self.target.shape[1]}; both must live in the same space."
+                )
 
     @property
     def n_rows(self) -> int:
@@ -64,6 +89,14 @@ class Ends(NamedTuple):
             return Ends(source, kept), Ends(source, held_out)
         starts, held_out_starts = (Rows(x) for x in split(source.x))
         return Ends(starts, kept), Ends(held_out_starts, held_out)
+
+
+def _check_rows(x: Any, name: str) -> None:
+    if not isinstance(x, Tensor) or x.dtype != torch.float32:
+        came = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{name} must be a float32 tensor, got {came}: pass {name}.float().")
+    if x.ndim != 2 or not x.numel():
+        raise ValueError(f"{name} must have shape (n, d), n and d positive, got {tuple(x.shape)}.")
 
 
 def split(rows: Tensor) -> tuple[Tensor, Tensor]:

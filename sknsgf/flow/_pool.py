@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor
 
 
-class Records(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Records:
     """A batch of training records.
+
+    What every record has can be unpacked, ``t, x, u = records``; what some carry goes by name.
 
     Attributes
     ----------
@@ -27,6 +31,14 @@ class Records(NamedTuple):
         Weights; None where all weigh the same.
     condition : Tensor of shape (n, k) or None
         What each was observed under; None where nothing was.
+
+    Examples
+    --------
+    >>> import torch
+    >>> one = Records(torch.zeros(1), torch.ones(1, 2), torch.ones(1, 2), weight=torch.ones(1))
+    >>> t, x, u = Records.joined([one, one]).to("cpu")
+    >>> x.shape
+    torch.Size([2, 2])
     """
 
     t: Tensor
@@ -34,6 +46,10 @@ class Records(NamedTuple):
     u: Tensor
     weight: Tensor | None = None
     condition: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Go through times, positions and velocities."""
+        return iter((self.t, self.x, self.u))
 
     def to(self, device: torch.device | str) -> Records:
         """Bring the records to a device.
@@ -48,16 +64,16 @@ class Records(NamedTuple):
         Records
             The records there.
         """
-        weight, condition = (None if part is None else part.to(device) for part in self[3:])
-        return Records(self.t.to(device), self.x.to(device), self.u.to(device), weight, condition)
+        parts = {n: part.to(device) for n, part in vars(self).items() if part is not None}
+        return Records(**parts)
 
     @classmethod
-    def joined(cls, batches: Iterable[Records]) -> Records:
+    def joined(cls, batches: Sequence[Records]) -> Records:
         """Put batches behind each other.
 
         Parameters
         ----------
-        batches : iterable of Records
+        batches : sequence of Records
             Batches that carry the same.
 
         Returns
@@ -65,9 +81,8 @@ class Records(NamedTuple):
         Records
             All of them.
         """
-        t, x, u, *carried = zip(*batches, strict=True)
-        weight, condition = (None if part[0] is None else torch.cat(part) for part in carried)
-        return cls(torch.cat(t), torch.cat(x), torch.cat(u), weight, condition)
+        carried = [name for name, part in vars(batches[0]).items() if part is not None]
+        return cls(**{n: torch.cat([getattr(batch, n) for batch in batches]) for n in carried})
 
 
 class Trajectories(NamedTuple):
@@ -196,12 +211,11 @@ class TrajectoryPool:
             Times, positions and velocities.
         """
         _, n_times, n_particles, d = self.positions.shape
-        step, particle = index // n_particles, index % n_particles
-        simulation, k = step // (n_times - 1), step % (n_times - 1)
-        now = simulation * n_times + k
+        # A simulation has one position of every particle more than it has records of it.
+        place = index + index // (n_particles * (n_times - 1)) * n_particles
+        now = place // n_particles
         rows, times = self.positions.reshape(-1, d), self.times.reshape(-1)
-        x = rows[now * n_particles + particle]
-        x_next = rows[(now + 1) * n_particles + particle]
+        x, x_next = rows.index_select(0, place), rows.index_select(0, place + n_particles)
         t, t_next = times[now], times[now + 1]
         return Records(t, x, (x_next - x) / (t_next - t).unsqueeze(-1))
 

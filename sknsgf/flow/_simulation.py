@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,7 +218,9 @@ def simulate_by_number(
     solver: dict[str, Any] = {"blur": blur, "tol": tol, "max_iter": max_iter}
     simulate = delayed(partial(_simulate_batch, device=device, **solver))
     with _one_thread, Parallel(n_jobs=n_jobs, prefer="threads") as parallel:
-        for wave in _split(batches, effective_n_jobs(n_jobs)):
+        n_together = effective_n_jobs(n_jobs)
+        for first in range(0, len(batches), n_together):
+            wave = batches[first : first + n_together]
             drawn = [_stacked(map(draw, batch)) for batch in wave]
             moved = parallel(simulate(*clouds) for _, *clouds in drawn)
             for batch, (times, *_), result in zip(wave, drawn, moved, strict=True):
@@ -247,11 +249,6 @@ def _batches(n_simulations: int, n_entries: int, device: torch.device) -> list[r
     size = min(64, max(1, _BATCH_ENTRIES.get(device.type, 2**22) // n_entries))
     starts = range(0, n_simulations, size)
     return [range(start, min(start + size, n_simulations)) for start in starts]
-
-
-def _split(batches: list[range], length: int) -> Iterator[list[range]]:
-    for start in range(0, len(batches), length):
-        yield batches[start : start + length]
 
 
 class _OneThread:

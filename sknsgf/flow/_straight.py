@@ -233,9 +233,9 @@ def coupled_pairs(
     tol : float, default=1e-2
         Largest accepted marginal error.
 
-    Yields
-    ------
-    tuple of two Tensors of shape (n, d)
+    Returns
+    -------
+    iterator of tuples of two Tensors of shape (n, d)
         Source points and the target points drawn for them, without end.
 
     References
@@ -298,9 +298,9 @@ def large_pairs(
     tol : float, default=1e-2
         Largest accepted marginal error.
 
-    Yields
-    ------
-    tuple of two Tensors of shape (batch_size, d)
+    Returns
+    -------
+    iterator of tuples of two Tensors of shape (batch_size, d)
         Source points and the target points drawn for them, without end.
 
     Raises

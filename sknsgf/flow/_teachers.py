@@ -56,7 +56,18 @@ class PoolTeacher:
         return Status.of(self.pool.converged, self.pool.marginal_error, self.tol)
 
     def batch(self, number: int) -> Records:
-        """Return the records of batch `number`."""
+        """Return the records of a batch.
+
+        Parameters
+        ----------
+        number : int
+            Its number, from 0.
+
+        Returns
+        -------
+        Records
+            A function of the seed and the number alone.
+        """
         return self.pool.draw(self.batch_size, seeded_generator(self.seed, number))
 
 
@@ -89,9 +100,20 @@ class LineTeacher:
         return self.pairs.status
 
     def batch(self, number: int) -> Records:
-        """Return the records of batch `number`."""
+        """Return the records of a batch.
+
+        Parameters
+        ----------
+        number : int
+            Its number, from 0.
+
+        Returns
+        -------
+        Records
+            A function of the seed and the number alone.
+        """
         start, end = self.pairs(number)
-        t, x, u, *_ = straight_records(start.x, end.x, seeded_generator(self.seed, number))
+        t, x, u = straight_records(start.x, end.x, seeded_generator(self.seed, number))
         return Records(t, x, u, weight=end.weight, condition=end.condition)
 
 
