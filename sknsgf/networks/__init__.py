@@ -3,8 +3,7 @@
 # Redundant names are for the rooms that rest on this one, not for users.
 from sknsgf.networks._description import describe_network, rebuild_network
 from sknsgf.networks._embedding import TimeEmbedding
-from sknsgf.networks._making import NetworkSpec
-from sknsgf.networks._making import go_on_with as go_on_with
+from sknsgf.networks._making import NetworkSpec, go_on_with
 from sknsgf.networks._making import in_dtype as in_dtype
 from sknsgf.networks._making import suit_rate as suit_rate
 from sknsgf.networks._mlp import VelocityMLP
@@ -21,5 +20,6 @@ __all__ = [
     "VelocityMLP",
     "VelocityUNet",
     "describe_network",
+    "go_on_with",
     "rebuild_network",
 ]

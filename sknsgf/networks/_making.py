@@ -100,7 +100,7 @@ class NetworkSpec:
             if isinstance(self.network, nn.Module):
                 made: Any = copy.deepcopy(self.network)
             elif not isinstance(self.network, str):
-                shape = self.image_shape or (self.n_features,)
+                shape = (self.n_features,) if self.image_shape is None else self.image_shape
                 made = _call_factory(self.network, tuple(shape))
             elif self.is_convolutional and self.image_shape is not None:
                 made = VelocityUNet(self.image_shape)
@@ -131,10 +131,29 @@ class NetworkSpec:
 def go_on_with(fitted: Any, made: nn.Module) -> Any:
     """Return a copy of a fitted network to be trained on, if it is of the kind just made.
 
+    Parameters
+    ----------
+    fitted : Module
+        What was trained, in a `StandardisedVelocity` or by itself.
+    made : Module
+        The network that parameters stand for now.
+
+    Returns
+    -------
+    Module
+        A copy of `fitted` whose parameters take gradients.
+
     Raises
     ------
     ValueError
         If it is of another kind.
+
+    Examples
+    --------
+    >>> from sknsgf.networks import VelocityMLP
+    >>> fitted = VelocityMLP(2, (16,)).requires_grad_(False)
+    >>> go_on_with(fitted, VelocityMLP(2, (16,))) is fitted
+    False
     """
     inner = fitted.network if isinstance(fitted, StandardisedVelocity) else fitted
     if _kind(inner) != _kind(made):
