@@ -108,7 +108,7 @@ class Kept:
         if (stage, training.iteration) == (self.stage, self.at):
             self.states[stage] = training.state()
             raise Cut
-        if not training.goes_on:
+        if not training.running:
             self.states[stage] = training.state()
 
 
@@ -117,7 +117,7 @@ import sys, torch
 sys.path.insert(0, sys.argv[1])
 from test_algorithms import ALGORITHMS, ENDS, Kept, Run, weights
 torch.set_num_threads(int(sys.argv[4]))
-states = torch.load(sys.argv[2], weights_only=False)
+states = torch.load(sys.argv[2], weights_only=True)
 learned = ALGORITHMS[sys.argv[3]].learn(ENDS["rows"], Run(checkpoint=Kept(states)))
 losses = [history.loss for history in learned.histories.values()]
 torch.save([weights(learned), *losses], sys.argv[2])
@@ -128,7 +128,10 @@ torch.save([weights(learned), *losses], sys.argv[2])
     "name, stage", [(name, stage) for name in ALGORITHMS for stage in STAGES[name]]
 )
 def test_a_run_cut_off_goes_on_in_a_new_process_to_the_bit(name, stage, tmp_path):
-    """In any stage: 50 steps, its state, and 50 more elsewhere are 100 steps."""
+    """In any stage: 50 steps, its state, and 50 more elsewhere are 100 steps.
+
+    The fiftieth step is one after which those that stop early are judged.
+    """
     whole = ALGORITHMS[name].learn(ENDS["rows"], Run())
     states = {}
     with pytest.raises(Cut):
@@ -138,7 +141,7 @@ def test_a_run_cut_off_goes_on_in_a_new_process_to_the_bit(name, stage, tmp_path
     folder = __file__.rpartition("/")[0]
     command = [sys.executable, "-c", RESUME, folder, *map(str, arguments)]
     subprocess.run(command, check=True)
-    resumed, *losses = torch.load(tmp_path / "states", weights_only=False)
+    resumed, *losses = torch.load(tmp_path / "states", weights_only=True)
     assert torch.equal(resumed, weights(whole))
     for loss, history in zip(losses, whole.histories.values(), strict=True):
         assert torch.equal(loss, history.loss)
@@ -242,3 +245,67 @@ def test_estimators_move_as_their_maps_do(estimator, algorithm):
 def test_networks_that_cannot_be(arguments, message):
     with pytest.raises(ValueError, match=message):
         NetworkSpec(2, **arguments)
+
+
+def test_a_run_that_stopped_early_is_not_trained_on(tmp_path):
+    """What is kept of a training that has ended says so."""
+    few = Ends(Rows(X[:30]), Y[:30])
+    algorithm = replace(FLOW, early_stopping=True, max_iter=600, learning_rate=1e-2)
+    states = {}
+    whole = algorithm.learn(few, Run(checkpoint=Kept(states)))
+    assert whole.histories["sinkhorn_flow"].status == "stopped early"
+    again = algorithm.learn(few, Run(checkpoint=Kept(states)))
+    assert torch.equal(weights(again), weights(whole))
+    assert len(again.histories["sinkhorn_flow"]) == len(whole.histories["sinkhorn_flow"])
+    for at in range(12, len(whole.histories["sinkhorn_flow"]), 60):
+        states = {}
+        with pytest.raises(Cut):
+            algorithm.learn(few, Run(checkpoint=Kept(states, "train", at)))
+        resumed = algorithm.learn(few, Run(checkpoint=Kept(states)))
+        assert torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_steps": 0},
+        {"n_particles": 2.5},
+        {"batch_size": 0},
+        {"max_iter": True},
+        {"n_simulations": -1},
+        {"blur": 0},
+        {"blur": float("nan")},
+        {"step_size": -1},
+        {"schedule": "bogus"},
+        {"early_stopping": "nope"},
+        {"t_end": 2.0},
+        {"straight_from": "bogus"},
+        {"coupling": "bogus"},
+        {"switch": "bogus"},
+        {"straight_step_size": 0},
+        {"n_straight_steps": None},
+    ],
+    ids=str,
+)
+def test_impossible_values(change):
+    (name,) = change
+    algorithm = FLOW if hasattr(FLOW, name) else PHASES
+    with pytest.raises(ValueError, match=name):
+        replace(algorithm, **change)
+
+
+@pytest.mark.parametrize(
+    "source, target, error, message",
+    [
+        (X, Y, TypeError, r"source must have draw.*Rows\(x\)"),
+        (Rows(X), Y.double(), TypeError, "target must be a float32 tensor, got torch.float64"),
+        (Rows(X.double()), Y, TypeError, "source must be a float32 tensor"),
+        (Rows(X), Y.numpy(), TypeError, "got ndarray"),
+        (Rows(X[:0]), Y, ValueError, r"source must have shape \(n, d\)"),
+        (Rows(X), Y[0], ValueError, "target must have shape"),
+        (Rows(X[:, :1]), Y, ValueError, "source has 1 columns but target has 2"),
+    ],
+)
+def test_impossible_ends(source, target, error, message):
+    with pytest.raises(error, match=message):
+        Ends(source, target)

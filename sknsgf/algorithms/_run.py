@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -50,11 +49,14 @@ class Learned(NamedTuple):
         What happened in training, stage by stage.
     statuses : dict of str to Status
         How well the transport problems behind the stages were solved.
+    learning_rates : dict of str to float
+        The peak learning rates of the stages.
     """
 
     map: Any
     histories: dict[str, TrainingHistory]
     statuses: dict[str, Status]
+    learning_rates: dict[str, float]
 
 
 class Watch(Protocol):
@@ -164,8 +166,8 @@ class Run:
         training: Training,
         teacher: Teacher,
         loss: Callable[[nn.Module, Records], Tensor],
-        unseen: Records | None,
-        snapshot: Callable[[nn.Module], Any],
+        unseen: Records | None = None,
+        snapshot: Callable[[nn.Module], Any] | None = None,
     ) -> tuple[nn.Module, TrainingHistory]:
         """Train a network on the batches of a teacher, as a stage.
 
@@ -179,9 +181,9 @@ class Run:
             Draws batch after batch.
         loss : callable (network, records) -> Tensor of shape ()
             What is minimised.
-        unseen : Records or None
+        unseen : Records, default=None
             Held out: training stops when the loss on them stops falling.
-        snapshot : callable (network) -> Map or None
+        snapshot : callable (network) -> Map or None, default=None
             Makes a map of a network in training, if it can.
 
         Returns
@@ -205,24 +207,23 @@ class Run:
 
         with self.watch.stage(stage, training.max_iter) as advance:
 
-            def after_step(training: Training) -> bool:
+            def after_step(training: Training) -> None:
+                if advance(
+                    1, lambda: snapshot and snapshot(copy.deepcopy(training.average).eval())
+                ):
+                    training.stop()
                 if self.checkpoint is not None:
                     self.checkpoint.step(name, training)
-                return advance(1, partial(_take_snapshot, snapshot, training))
 
-            if training.iteration:  # where it goes on
-                advance(training.iteration)
+            if training.iteration and advance(training.iteration):  # where it goes on
+                training.stop()
             learn(
                 training,
                 objective,
-                held_out_loss=held_out_loss if held_out else None,
+                held_out_loss=None if held_out is None else held_out_loss,
                 after_step=after_step,
             )
         return training.result()
-
-
-def _take_snapshot(snapshot: Callable[[nn.Module], Any], training: Training) -> Any:
-    return snapshot(copy.deepcopy(training.average).eval())
 
 
 def velocity_loss(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sknsgf._random import seeded_generator, stream
+from sknsgf.algorithms._checks import check_choice, check_counts, check_positive
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
 from sknsgf.flow import (
     Ends,
@@ -113,12 +114,14 @@ class SinkhornMap:
         Tensor of shape (n, d)
             Velocities.
         """
-        t = t.clamp(max=self.t_last)
-        u = self.network(t, x)
+        u = self._free_velocity(t, x)
         if self.hull is None:
             return u
-        left = 1 - t.unsqueeze(-1) if self.pace is None else 1 / self.pace
-        return self.hull.to(x).hold(x, u, left)
+        t_left = 1 - t.clamp(max=self.t_last).unsqueeze(-1)
+        return self.hull.to(x).hold(x, u, t_left if self.pace is None else 1 / self.pace)
+
+    def _free_velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.network(t.clamp(max=self.t_last), x)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -175,7 +178,8 @@ class SinkhornMap:
         (times, method), (last, euler) = self._pieces(x)
         if self.hull is not None and self.t_end == 1:
             x = self.hull.to(x).draw_in(x)
-        solve = partial(invert, self.velocity, tol=inverse_tol(x))
+        # The field that is held leads back from the hull in small steps alone.
+        solve = partial(invert, self.velocity, tol=inverse_tol(x), guide=self._free_velocity)
         first = solve(x, last, method=euler)
         second = solve(first.x[-1], times, method=method)
         return Inverse(
@@ -274,6 +278,17 @@ class SinkhornFlow:
     ema_decay: float = 0.995
     early_stopping: bool | str = "auto"
 
+    def __post_init__(self) -> None:
+        """Raise unless the values can be used."""
+        check_counts(
+            self, "n_steps", "n_particles", "n_targets", "n_simulations", "max_iter", "batch_size"
+        )
+        check_positive(self, "blur", "step_size")
+        check_choice(self, "schedule", ("straight", "constant"))
+        check_choice(self, "early_stopping", ("auto", True, False))
+        if not 0 < self.t_end <= 1:
+            raise ValueError(f"t_end must be in (0, 1], got {self.t_end!r}.")
+
     def stages(self, ends: Ends) -> int:
         """Count the stages of a run.
 
@@ -289,6 +304,7 @@ class SinkhornFlow:
         """
         return 2 if ends.hold_out(self.early_stopping, self.max_iter)[1] is None else 3
 
+    @torch.inference_mode(False)
     def learn(self, ends: Ends, run: Run, start: SinkhornMap | None = None) -> Learned:
         """Simulate, train, and return the map.
 
@@ -322,7 +338,9 @@ class SinkhornFlow:
         unseen = None if held_out is None else self._draw_unseen(held_out, run)
         teacher = PoolTeacher(pool, self.batch_size, run.stream("batches"), _TOL)
         if start is None:
-            network = _standardise(network, pool, first_records(teacher, _N_STATISTICS).u)
+            first, last = (pool.positions[:, k].flatten(0, 1) for k in (0, -1))
+            u = first_records(teacher, _N_STATISTICS).u
+            network = StandardisedVelocity(network, first, last, self.t_end, u)
         hull = start.hull.joined(ends.target) if start and start.hull else Hull.of(ends.target)
         make_map = partial(self._make_map, hull)
         network, history = run.train(
@@ -333,7 +351,8 @@ class SinkhornFlow:
             unseen,
             make_map,
         )
-        return Learned(make_map(network), {_NAME: history}, {_NAME: teacher.status})
+        status = teacher.status
+        return Learned(make_map(network), {_NAME: history}, {_NAME: status}, {_NAME: rate})
 
     def choose_rate(self, network: nn.Module) -> float:
         """Choose the peak learning rate.
@@ -429,9 +448,3 @@ class SinkhornFlow:
 def inverse_tol(x: Tensor) -> float:
     """Tell how near an inverse comes, in the precision of the points."""
     return 1e-7 if x.dtype == torch.float64 else 1e-5
-
-
-@torch.inference_mode(False)
-def _standardise(network: nn.Module, pool: TrajectoryPool, u: Tensor) -> StandardisedVelocity:
-    start, end = (pool.positions[:, k].flatten(0, 1) for k in (0, -1))
-    return StandardisedVelocity(network, start, end, float(pool.times[0, -1]), u)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sknsgf._random import seeded_generator, stream
+from sknsgf.algorithms._checks import check_choice, check_counts, check_positive
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
 from sknsgf.algorithms._sinkhorn_flow import SinkhornFlow, SinkhornMap, inverse_tol
 from sknsgf.flow import (
@@ -34,7 +35,7 @@ from sknsgf.ode import Inverse, Solution, integrate, invert
 from sknsgf.training import Training, time_prediction_loss
 
 _N_STARTS = 2**15  # most points at the end of the Sinkhorn steps that lines start from
-_REUSE = 16  # lines that start from each of them, where they can be drawn at will
+_LINES_A_START = 16  # where they can be drawn at will
 _N_UNSEEN = 2**12  # records on lines between rows held out
 _N_STATISTICS = 2**13
 _N_SWITCHES = 1024
@@ -184,7 +185,7 @@ class TwoPhaseMap:
             x = self.first.hull.to(x).draw_in(x)
         last = 0.0 if self.predictor is not None else self.switch
         grid = self._grid(x.new_full((len(x),), last))
-        straight = invert(self.velocity, x, grid, tol=inverse_tol(x))
+        straight = invert(self.velocity, x, grid, tol=inverse_tol(x), guide=self.network)
         left, nfe = straight.x[-1], straight.nfe
         if self.predictor is not None:
             predicted = torch.stack([self.switch_times(state) for state in straight.x])
@@ -282,6 +283,14 @@ class TwoPhases:
     learning_rate: float | str = "auto"
     batch_size: int = 256
 
+    def __post_init__(self) -> None:
+        """Raise unless the values can be used."""
+        check_counts(self, "n_straight_steps", "max_iter", "batch_size")
+        check_positive(self, "straight_step_size")
+        check_choice(self, "straight_from", ("flow", "source"))
+        check_choice(self, "coupling", ("auto", "independent", "minibatch", "large"))
+        check_choice(self, "switch", ("predict", "fixed"))
+
     @property
     def predicts(self) -> bool:
         """Whether a time predictor is trained."""
@@ -302,6 +311,7 @@ class TwoPhases:
         """
         return 2 + self.predicts
 
+    @torch.inference_mode(False)
     def learn(self, ends: Ends, run: Run, start: TwoPhaseMap | None = None) -> Learned:
         """Learn one phase after the other, and return the map.
 
@@ -331,15 +341,18 @@ class TwoPhases:
         predictor = self._make_predictor(run, start)
         if start is not None:
             network = go_on_with(start.network, network)
-        ends = ends._replace(source=self.spare_starts(ends.source)[0])
+        ends = replace(ends, source=self.spare_starts(ends.source)[0])
         with run.nested("sinkhorn_flow", self.first.stages(ends)) as inner:
             before = None if start is None else start.first
             learned = self.first.learn(ends, inner, before)
         teacher, unseen = self._make_lines(ends, learned.map, run)
         if start is None:
-            network = _standardise(network, first_records(teacher, _N_STATISTICS))
+            t, x, u = first_records(teacher, _N_STATISTICS)
+            line_starts = x - t.unsqueeze(-1) * u
+            network = StandardisedVelocity(network, line_starts, line_starts + u, 1.0, u)
         make_map = partial(self._make_map, learned.map)
         histories, statuses = dict(learned.histories), dict(learned.statuses)
+        rates = learned.learning_rates | {_NAME: rate}
         network, histories[_NAME] = run.train(
             "straight",
             self._begin(network.to(run.device), rate),
@@ -349,16 +362,17 @@ class TwoPhases:
             lambda network: None if predictor is not None else make_map(network, None),
         )
         if predictor is not None:
-            rate = self.choose_rate(predictor)
+            rates["time_predictor"] = self.choose_rate(predictor)
             predictor, histories["time_predictor"] = run.train(
                 "predictor",
-                self._begin(predictor.to(run.device), rate),
+                self._begin(predictor.to(run.device), rates["time_predictor"]),
                 teacher,
-                _prediction_loss,
+                lambda network, records: time_prediction_loss(network, records.t, records.x),
                 unseen,
                 partial(make_map, network),
             )
-        return Learned(make_map(network, predictor), histories, statuses | {_NAME: teacher.status})
+        statuses[_NAME] = teacher.status
+        return Learned(make_map(network, predictor), histories, statuses, rates)
 
     def choose_rate(self, network: nn.Module) -> float:
         """Choose the peak learning rate of a network of the second phase.
@@ -445,7 +459,7 @@ class TwoPhases:
     ) -> tuple[Teacher, Records | None]:
         """Return what draws records on lines, and records on lines between rows held out."""
         kept, held_out = ends.hold_out(self.first.early_stopping, self.max_iter)
-        n_starts = min(_N_STARTS, math.ceil(self.max_iter * self.batch_size / _REUSE))
+        n_starts = min(_N_STARTS, math.ceil(self.max_iter * self.batch_size / _LINES_A_START))
         teacher = self._make_teacher(kept, n_starts, first, run, "lines")
         if held_out is None:
             return teacher, None
@@ -486,16 +500,6 @@ class TwoPhases:
             n_target=n_target,
             fixed_target=n_target == len(target),
         )
-
-
-def _prediction_loss(network: nn.Module, records: Records) -> Tensor:
-    return time_prediction_loss(network, records.t, records.x)
-
-
-@torch.inference_mode(False)
-def _standardise(network: nn.Module, records: Records) -> StandardisedVelocity:
-    start = records.x - records.t.unsqueeze(-1) * records.u
-    return StandardisedVelocity(network, start, start + records.u, 1.0, records.u)
 
 
 def _by_point(way: Solution | Inverse) -> Tensor:
