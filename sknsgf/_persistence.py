@@ -202,7 +202,7 @@ def _read_header(encoded: NDArray) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != _FORMAT:
         _refuse(f"it was not saved by {_FORMAT}")
     version = header.get("version")
-    if not isinstance(version, int) or version not in _READABLE:
+    if type(version) is not int or version not in _READABLE:
         _refuse(
             f"its format is version {version!r}, and this version of {_FORMAT} reads "
             f"those up to {_VERSION}: "
