@@ -13,7 +13,8 @@ The rooms, in the order of the method:
 3. :mod:`sknsgf.networks`: the students, modules called as ``network(t, x)``.
 4. :mod:`sknsgf.training`: how a student learns.
 5. :mod:`sknsgf.ode`: how a learned velocity is integrated.
-6. :mod:`sknsgf.samplers`: the estimators.
+6. :mod:`sknsgf.algorithms`: the papers' algorithms, on tensors.
+7. :mod:`sknsgf.samplers`: the estimators.
 
 Beside them: :mod:`sknsgf.metrics`, :mod:`sknsgf.datasets` and :mod:`sknsgf.plotting`.
 """

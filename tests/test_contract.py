@@ -73,6 +73,8 @@ class TestSampler:
         model = quick(sampler)
         with pytest.raises(NotFittedError):
             check_is_fitted(model)
+        with pytest.raises(NotFittedError):
+            model.learned_map()
         check_is_fitted(model.fit(X, X))
         with pytest.raises(NotFittedError):
             check_is_fitted(clone(model))

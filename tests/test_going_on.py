@@ -258,6 +258,18 @@ class TestCallbacks:
         assert (len(history), history.status) == (4, "stopped early")
 
     @BOTH
+    @pytest.mark.parametrize("n", range(1, 9))
+    def test_a_callback_may_want_to_stop_at_any_time(self, cls, n):
+        class Impatient(Recorder):
+            def on_fit_task_end(self, estimator, context):
+                self.told.append(context)
+                return len(self.told) == n
+
+        sampler = cls(**TINY).set_params(batch_size=512)
+        sampler.set_callbacks(Impatient()).fit(X, Y)
+        assert np.isfinite(sampler.transform(X)).all()
+
+    @BOTH
     def test_a_callback_that_fails_leaves_the_sampler_as_it_was(self, cls):
         class Failing(Recorder):
             def on_fit_task_end(self, estimator, context):

@@ -10,7 +10,7 @@ ORDER = """
     watch_a_fit
     digits colour_transfer mnist
     domain_adaptation tabular batch_effects snapshots
-    own_network own_source
+    own_network own_source own_algorithm
 """.split()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from abc import abstractmethod
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -17,7 +15,6 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sknsgf._persistence import read_archive, refusing, write_archive
 from sknsgf._random import stream
 from sknsgf.algorithms import Algorithm, Learned, Map, Run
 from sknsgf.flow import Ends, GaussianNoise, Rows, Source, seeded_generator
@@ -30,14 +27,14 @@ from sknsgf.samplers._arrays import (
     keep_layout,
     read_layout,
 )
+from sknsgf.samplers._files import FilesMixin
 from sknsgf.samplers._judging import JudgingMixin
-from sknsgf.samplers._parameters import draw_seed, find_device
-from sknsgf.samplers._saving import Packer, Unpacker, find_left_out, is_sound_array
+from sknsgf.samplers._parameters import SHARED, draw_seed, find_device
 from sknsgf.samplers._source import UserSource
 from sknsgf.samplers._stages import CallbackSupportMixin, Fit, with_callbacks
 from sknsgf.samplers._units import Units
 from sknsgf.samplers._warnings import (
-    warn_left_out,
+    warn_diverged,
     warn_outliers,
     warn_repeated_rows,
     warn_unsolved,
@@ -45,7 +42,7 @@ from sknsgf.samplers._warnings import (
 from sknsgf.training import TrainingHistory
 
 _CHUNK_ENTRIES = 2**24  # numbers a batch of trajectories may hold: 64 MB in float32
-_CHUNK_ROWS = 2**13
+_CHUNK_ROWS = 2**11  # whose layers fit in a cache
 NO_COLUMNS = np.empty(0, dtype=np.int64)
 
 Attributes = dict[str, Any]
@@ -121,12 +118,81 @@ class _FitTransformMixin:
 class BaseFlowSampler(
     _FitTransformMixin,
     JudgingMixin,
+    FilesMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
     BaseEstimator,
     CallbackSupportMixin,
 ):
-    """Arrays, units and the source; subclasses say what they learn and how it moves rows."""
+    """What samplers share: derive one of your own from it.
+
+    It checks arrays, brings them to standardised units, fits whole or not at all, moves rows,
+    draws, judges and saves. A subclass says which algorithm learns, and what is kept of it.
+
+    Parameters
+    ----------
+    source : None, "gaussian" or object with ``sample(n)``, default=None
+        Where the flow starts, as in :class:`~sknsgf.NSGFSampler`.
+    warm_start : bool, default=False
+        Whether `fit` goes on where the last one ended.
+    score_blur : float or "auto", default="auto"
+        Resolution of `score`, as in :class:`~sknsgf.NSGFSampler`.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" is a GPU if there is one.
+    n_jobs : int, default=None
+        Handed to the algorithm, as are seed and device.
+    random_state : int, RandomState or None, default=None
+        Seed of `fit` and of `sample`.
+    verbose : int, default=0
+        Whether there are progress bars.
+
+    See Also
+    --------
+    sknsgf.algorithms.SinkhornFlow : An algorithm to look at.
+
+    Notes
+    -----
+    A subclass has three methods:
+
+    ``_algorithm(n_features)``
+        Returns the algorithm that the parameters stand for: a frozen dataclass with
+        ``stages(ends)``, which counts the stages of a run, and ``learn(ends, run, start)``, which
+        returns a :class:`~sknsgf.algorithms.Learned`. `ends` is an
+        :class:`~sknsgf.flow.Ends` in standardised units, `run` a
+        :class:`~sknsgf.algorithms.Run`, `start` None or the map to go on from.
+    ``_attributes(learned, algorithm, common)``
+        Returns the fitted attributes that a learned map stands for, by name. `common` are those
+        of every sampler, such as `mean_` and `scale_`. It is asked during training, too, for
+        callbacks.
+    ``learned_map(dtype)``
+        Makes the map of these attributes again, in single or double precision. A map has
+        ``forward(x)``, which moves points of shape (n, d), ``path(x)``, which returns a
+        ``sknsgf.ode.Solution``, ``backward(x)``, which returns a ``sknsgf.ode.Inverse``, and
+        ``n_states``, the number of states on a path.
+
+    And, where needed:
+
+    ``_outcome(learned, algorithm, ends, run, fitted)``
+        Returns further attributes of a finished fit, and warns of what went wrong.
+    ``__fitted_kinds__``
+        What each fitted attribute may be, as in ``_parameter_constraints``. Extend the one here:
+        an attribute that is not named in it is not saved.
+    ``_parameter_constraints``
+        What parameters of its own may be. Those named as in the samplers of this package are
+        checked already.
+
+    Histories of training become `history_`, a dict of them where there are several stages.
+
+    Examples
+    --------
+    A whole one is in the gallery, "An algorithm of your own". Samplers of this package are made
+    the same way:
+
+    >>> from sknsgf import NSGFSampler
+    >>> from sknsgf.samplers import BaseFlowSampler
+    >>> issubclass(NSGFSampler, BaseFlowSampler)
+    True
+    """
 
     # X_source is data, never routed. X_target and domain mean nothing to any other estimator,
     # so that a pipeline may hand them over unasked; but a pipeline transforms X_target for fit
@@ -135,6 +201,8 @@ class BaseFlowSampler(
     __metadata_request__partial_fit: ClassVar = {"X_source": UNUSED, "X_target": True}
     __metadata_request__transform: ClassVar = {"domain": True}
     __metadata_request__score: ClassVar = {"X_source": UNUSED}
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = SHARED
 
     # Attributes that make a fitted sampler, and what they may be.
     __fitted_kinds__: ClassVar[dict[str, list[Any]]] = {
@@ -145,38 +213,61 @@ class BaseFlowSampler(
         "source_": [Rows, GaussianNoise, UserSource],
         "device_": [torch.device],
         "n_iter_": [Interval(Integral, 0, None, closed="left")],
+        "history_": [TrainingHistory, dict],
         "_constant": [np.ndarray],
         "_dtype": [Options(np.dtype, {np.dtype(kind) for kind in FLOATS})],
         "_score_seed": [Interval(Integral, 0, None, closed="left")],
     }
-    _parts: ClassVar[tuple[type, ...]] = ()  # estimators it may hold
+    history_: Any
     _constant: NDArray[np.int64] = NO_COLUMNS  # in files from before there was any
 
-    source: Any
-    device: str | torch.device
-    n_jobs: int | None
-    random_state: Any
-    score_blur: float | str
-    verbose: int
-    warm_start: bool
+    def __init__(
+        self,
+        *,
+        source: Any = None,
+        warm_start: bool = False,
+        score_blur: float | str = "auto",
+        device: str | torch.device = "auto",
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.source = source
+        self.warm_start = warm_start
+        self.score_blur = score_blur
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
 
-    @abstractmethod
-    def _algorithm(self, n_features: int, seed: int) -> Algorithm:
+    def _algorithm(self, n_features: int) -> Algorithm:
         """Return the algorithm that the parameters stand for."""
+        raise _missing(self, "_algorithm")
 
-    @abstractmethod
     def learned_map(self, dtype: torch.dtype = torch.float32) -> Map:
-        """Return what was learned, on tensors."""
+        """Return what was learned as a map on tensors.
 
-    @abstractmethod
+        Parameters
+        ----------
+        dtype : {torch.float32, torch.float64}, default=torch.float32
+            Precision of the tensors it is for.
+
+        Returns
+        -------
+        Map
+            Moves points in standardised units, ``(X - mean_) / scale_``, on `device_`.
+        """
+        raise _missing(self, "learned_map")
+
     def _attributes(self, learned: Any, algorithm: Any, common: Attributes) -> Attributes:
         """Return the fitted attributes that a map stands for, beside those of every sampler."""
+        raise _missing(self, "_attributes")
 
-    @abstractmethod
     def _outcome(
         self, learned: Learned, algorithm: Any, ends: Ends, run: Run, fitted: Attributes
     ) -> Attributes:
-        """Return the attributes that tell how training went, and warn of what went wrong."""
+        """Return further attributes of a finished fit, and warn of what went wrong."""
+        return {}
 
     def fit(
         self, X_source: ArrayLike, y: ArrayLike | None = None, *, X_target: ArrayLike | None = None
@@ -281,7 +372,7 @@ class BaseFlowSampler(
         if warm_start:
             self._check_warm_start(X_source)
         seed = self._choose_seed(warm_start)
-        algorithm: Any = self._algorithm(target.shape[1], seed)
+        algorithm: Any = self._algorithm(target.shape[1])
         units = self._units if warm_start else Units.of(target, rows)
         warn_outliers(target, units)
         common = self._begin(X_source, rows, target, units, warm_start)
@@ -292,14 +383,17 @@ class BaseFlowSampler(
         def attributes(learned: Map) -> Attributes:
             return common | self._attributes(learned, algorithm, common)
 
-        with Fit(self, *data, algorithm.stages(ends), attributes) as fit:
+        fit = Fit(self, *data, algorithm.stages(ends), attributes)
+        with fit, torch.inference_mode(False):
             run = Run(seed, device, self.n_jobs, watch=fit)
             start = self.learned_map() if warm_start else None
             learned = algorithm.learn(ends, run, start)
             warn_unsolved(learned.statuses)
-            earlier = self._histories() if warm_start else {}
-            learned = learned._replace(histories=_joined(earlier, learned.histories))
-            fitted = attributes(learned.map)
+            if warm_start:
+                learned = learned._replace(histories=_joined(self.history_, learned.histories))
+            for stage, history in learned.histories.items():
+                warn_diverged(history, learned.learning_rates[stage])
+            fitted = attributes(learned.map) | _told(learned.histories)
             self._commit(fitted | self._outcome(learned, algorithm, ends, run, fitted))
         return self
 
@@ -327,11 +421,6 @@ class BaseFlowSampler(
         for name in self.__fitted_kinds__:
             self.__dict__.pop(name, None)
         self.__dict__.update(fitted)
-
-    def _histories(self) -> Mapping[str, TrainingHistory]:
-        """Return the histories so far, stage by stage."""
-        history: Any = vars(self)["history_"]
-        return history if isinstance(history, dict) else {"sinkhorn_flow": history}
 
     def _check_parameters(self) -> None:
         """Raise unless the parameters fit each other."""
@@ -536,126 +625,6 @@ class BaseFlowSampler(
         states = self._units.outward(solution.x, rows.dtype)
         return Trajectory(states, solution.t.cpu().numpy(), solution.nfe)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save the fitted sampler to one file that is safe to share.
-
-        Parameters
-        ----------
-        path : path
-            File to write; ".npz" is its customary ending. One that exists is replaced in one
-            step.
-
-        Raises
-        ------
-        NotFittedError
-            If the sampler has not been fitted.
-        OSError
-            If the file cannot be written; one that was there is left as it was.
-
-        Warns
-        -----
-        UserWarning
-            If parameters are objects of your own, such as a network or a source: they are left
-            out, and `load` asks for them.
-
-        See Also
-        --------
-        load : Read it.
-
-        Notes
-        -----
-        The file is numpy's npz: arrays, and a header in JSON with the parameters, the version
-        of the format and a checksum. It holds no code and no pickle, so that loading it
-        executes nothing. Where the source is an array, its rows are part of the model and of
-        the file.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from tempfile import TemporaryDirectory
-        >>> from sknsgf import NSGFSampler
-        >>> X = np.random.default_rng(0).normal(size=(200, 2))
-        >>> flow = NSGFSampler(source="gaussian", max_iter=50, random_state=0).fit(X)
-        >>> with TemporaryDirectory() as folder:
-        ...     flow.save(f"{folder}/flow.npz")
-        ...     loaded = NSGFSampler.load(f"{folder}/flow.npz")
-        >>> bool((loaded.sample(100) == flow.sample(100)).all())
-        True
-        """
-        check_is_fitted(self)
-        packer = Packer((type(self), *self._parts))
-        header = packer.estimator(self)
-        write_archive(path, header, packer.arrays)
-        if left_out := find_left_out(header):
-            warn_left_out(left_out, type(self).__name__)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
-        """Load a sampler saved with `save`, by this or an earlier version.
-
-        Parameters
-        ----------
-        path : path
-            File to read. It need not be trusted: nothing in it is executed.
-        **parameters
-            Parameters that a file cannot hold, a network or a source of your own; any other
-            parameter given, such as `device`, takes the place of the one saved.
-
-        Returns
-        -------
-        NSGFSampler or NSGFPlusPlus
-            The fitted sampler, on `device` if it can be used here, else on the CPU.
-
-        Raises
-        ------
-        OSError
-            If the file is missing or cannot be read.
-        PersistenceError
-            If it is damaged, was not saved by this class, or needs parameters that are not
-            given.
-        ValueError
-            If `device` is given and cannot be used here.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from tempfile import TemporaryDirectory
-        >>> from sknsgf import NSGFSampler
-        >>> X = np.random.default_rng(0).normal(size=(200, 2))
-        >>> flow = NSGFSampler(max_iter=50).fit(X, X + 10)
-        >>> with TemporaryDirectory() as folder:
-        ...     flow.save(f"{folder}/flow.npz")
-        ...     loaded = NSGFSampler.load(f"{folder}/flow.npz", device="cpu")
-        >>> loaded.transform(X).shape
-        (200, 2)
-        """
-        if "device" in parameters:
-            find_device(parameters["device"])
-        header, arrays = read_archive(path)
-        with refusing(path):
-            return Unpacker((cls, *cls._parts), arrays).top(header, parameters)
-
-    def __is_sound__(self) -> dict[str, bool]:
-        """Tell which parts of a sampler that was loaded fit the others."""
-        d = self.n_features_in_
-        return {
-            "mean_": is_sound_array(self.mean_, (d,), np.float64),
-            "source_": self._is_source_sound(),
-            "_constant": self._constant.dtype == np.int64
-            and self._constant.ndim == 1
-            and bool(np.isin(self._constant, np.arange(d)).all()),
-            "feature_names_in_": len(getattr(self, "feature_names_in_", range(d))) == d,
-        }
-
-    def _is_source_sound(self) -> bool:
-        d, source = self.n_features_in_, self.source_
-        if isinstance(source, Rows):
-            shape = (len(source.x), d)
-            return len(source.x) > 0 and is_sound_array(source.x.numpy(), shape, np.float32)
-        if isinstance(source, GaussianNoise):
-            return source.n_features == d
-        return is_sound_array(source.units.mean, (d,), np.float64) and source.units.scale > 0
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "source_")
 
@@ -675,7 +644,9 @@ class BaseFlowSampler(
                 )
         super()._validate_params()
         for name, value in parameters.items():
-            switch = {"boolean", "verbose"} & {*map(str, self._parameter_constraints[name])}
+            switch = {"boolean", "verbose"} & {
+                *map(str, self._parameter_constraints.get(name, ()))
+            }
             if isinstance(value, bool | np.bool_) and not switch:
                 raise InvalidParameterError(f"{name} must not be a boolean, got {value}.")
 
@@ -731,8 +702,24 @@ class BaseFlowSampler(
         return UserSource(self.source, units)
 
 
+def _missing(sampler: Any, method: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"{type(sampler).__name__} has no {method}: a sampler is a subclass of BaseFlowSampler "
+        "with _algorithm, _attributes and learned_map."
+    )
+
+
+def _told(histories: Mapping[str, TrainingHistory]) -> Attributes:
+    """Return the attributes that tell how training went; of one stage its history alone."""
+    alone = list(histories.values()) if len(histories) == 1 else [histories]
+    return {"history_": alone[0], "n_iter_": sum(map(len, histories.values()))}
+
+
 def _joined(
-    earlier: Mapping[str, TrainingHistory], later: Mapping[str, TrainingHistory]
+    earlier: TrainingHistory | Mapping[str, TrainingHistory],
+    later: Mapping[str, TrainingHistory],
 ) -> dict[str, TrainingHistory]:
     """Put histories behind those of earlier fits."""
+    if isinstance(earlier, TrainingHistory):
+        earlier = dict.fromkeys(later, earlier)
     return {n: earlier[n] + history if n in earlier else history for n, history in later.items()}

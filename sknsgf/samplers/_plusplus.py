@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sknsgf.algorithms import STRAIGHT_RATE, Learned, Run, TwoPhaseMap, TwoPhases
@@ -22,9 +23,8 @@ from sknsgf.samplers._nsgf import (
     make_sinkhorn_flow,
     sinkhorn_attributes,
 )
-from sknsgf.samplers._parameters import SHARED
-from sknsgf.samplers._saving import is_history, is_sound_array
-from sknsgf.samplers._warnings import warn_diverged, warn_late, warn_many_steps
+from sknsgf.samplers._saving import is_sound_array
+from sknsgf.samplers._warnings import warn_late, warn_many_steps
 from sknsgf.training import TrainingHistory
 
 _MOST_STEPS = 5  # of the first phase, without a warning
@@ -143,7 +143,7 @@ class NSGFPlusPlus(BaseFlowSampler):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **SHARED,
+        **BaseFlowSampler._parameter_constraints,
         "sinkhorn_flow": [None, NSGFSampler],
         "straight_from": [StrOptions({"source", "flow"})],
         "coupling": [StrOptions({"auto", "independent", "minibatch", "large"})],
@@ -192,25 +192,27 @@ class NSGFPlusPlus(BaseFlowSampler):
         random_state: Any = None,
         verbose: int = 0,
     ):
+        super().__init__(
+            source=source,
+            warm_start=warm_start,
+            score_blur=score_blur,
+            device=device,
+            n_jobs=n_jobs,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.sinkhorn_flow = sinkhorn_flow
         self.straight_from = straight_from
         self.coupling = coupling
         self.switch = switch
         self.n_straight_steps = n_straight_steps
         self.straight_step_size = straight_step_size
-        self.source = source
         self.network = network
         self.hidden_layer_sizes = hidden_layer_sizes
         self.image_shape = image_shape
         self.max_iter = max_iter
         self.learning_rate = learning_rate
         self.batch_size = batch_size
-        self.warm_start = warm_start
-        self.score_blur = score_blur
-        self.device = device
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters, those of the first phase by names like ``sinkhorn_flow__blur``.
@@ -245,9 +247,9 @@ class NSGFPlusPlus(BaseFlowSampler):
             )
         return super().set_params(**params)
 
-    def _algorithm(self, n_features: int, seed: int) -> TwoPhases:
+    def _algorithm(self, n_features: int) -> TwoPhases:
         spec = NetworkSpec(n_features, self.network, self.hidden_layer_sizes, self.image_shape)
-        rate = suit_rate(self.learning_rate, spec.make(seed), STRAIGHT_RATE)
+        rate = suit_rate(self.learning_rate, spec.make(seed=0), STRAIGHT_RATE)
         flow = self._make_first_phase(rate, random_state=None)
         return TwoPhases(
             first=make_sinkhorn_flow(flow, n_features),
@@ -292,7 +294,13 @@ class NSGFPlusPlus(BaseFlowSampler):
         -------
         sknsgf.algorithms.TwoPhaseMap
             Moves points in standardised units, ``(X - mean_) / scale_``, on `device_`.
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
         """
+        check_is_fitted(self)
         predictor = self.time_predictor_
         return TwoPhaseMap(
             self.sinkhorn_flow_.learned_map(dtype),
@@ -328,23 +336,12 @@ class NSGFPlusPlus(BaseFlowSampler):
         run: Run,
         fitted: Attributes,
     ) -> Attributes:
-        histories, rates = learned.histories, {"straight_flow": fitted["learning_rate_"]}
-        flow = fitted["sinkhorn_flow_"]
-        rates["sinkhorn_flow"] = flow.learning_rate_
-        if learned.map.predictor is not None:
-            rates["time_predictor"] = algorithm.choose_rate(learned.map.predictor)
-        for stage, history in histories.items():
-            warn_diverged(history, rates[stage])
-        first = histories["sinkhorn_flow"]
-        flow.__dict__.update({"history_": first, "n_iter_": len(first)})
+        first = learned.histories["sinkhorn_flow"]
+        fitted["sinkhorn_flow_"].__dict__.update({"history_": first, "n_iter_": len(first)})
         times = algorithm.measure_switch_times(ends, run, learned.map).cpu().numpy()
         if np.median(times) > _LATE:
             warn_late(float(np.median(times)))
-        return {
-            "history_": histories,
-            "n_iter_": sum(map(len, histories.values())),
-            "switch_time_": times,
-        }
+        return {"switch_time_": times}
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -377,5 +374,4 @@ class NSGFPlusPlus(BaseFlowSampler):
             "switch_time_": is_sound_array(
                 self.switch_time_, (len(self.switch_time_),), np.float32
             ),
-            "history_": all(map(is_history, self.history_.values())),
         }

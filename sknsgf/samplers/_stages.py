@@ -128,6 +128,8 @@ class Stage(AbstractContextManager):
         self.done += n
         stop = False
         while self.n_ended < self._n_finished():
+            if self.task is None:  # although a callback wanted to stop
+                self._begin_task()
             stop = self._end_task(snapshot) or stop
             if self.n_ended < self.n_tasks and not stop:
                 self._begin_task()
