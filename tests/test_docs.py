@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 from dataclasses import is_dataclass
+from enum import Enum
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -99,7 +100,7 @@ def _not_asked_of(name, doc):
         return {"PR01", "RT01"} | shown
     if inspect.isclass(doc.obj) and (is_dataclass(doc.obj) or issubclass(doc.obj, tuple)):
         return {"PR01", "EX01"}  # what is returned is not made by users
-    if inspect.isclass(doc.obj) and issubclass(doc.obj, Exception):
+    if inspect.isclass(doc.obj) and issubclass(doc.obj, Exception | Enum):
         return {"PR01"}
     return shown
 
