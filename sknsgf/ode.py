@@ -202,7 +202,7 @@ def invert(
             nearer, error_far, n_more = _accelerate(
                 step, found[far], states[-1][far], tol * size[far]
             )
-            reached = error_far < missed[far]
+            reached = error_far <= tol * size[far]
             found[far[reached]], missed[far[reached]] = nearer[reached], error_far[reached]
             n_steps += n_more
         states.append(found)

@@ -447,4 +447,4 @@ class SinkhornFlow:
 
 def inverse_tol(x: Tensor) -> float:
     """Tell how near an inverse comes, in the precision of the points."""
-    return 1e-7 if x.dtype == torch.float64 else 1e-5
+    return 1e-9 if x.dtype == torch.float64 else 1e-6

@@ -68,6 +68,20 @@ class Ends:
     def hold_out(self, early_stopping: bool | str, max_iter: int) -> tuple[Ends, Ends | None]:
         """Split a tenth off the rows for early stopping, if it is asked for or suits the data.
 
+        Parameters
+        ----------
+        early_stopping : bool or "auto"
+            Whether it is asked for.
+        max_iter : int
+            Steps of a full run.
+
+        Returns
+        -------
+        kept : Ends
+            What is trained on.
+        held_out : Ends or None
+            What training is judged by, where anything is.
+
         Raises
         ------
         ValueError
