@@ -191,18 +191,13 @@ def invert(
         found = _approach(by, states[-1], n_iterations)
         missed = (states[-1] - step(found)).norm(dim=-1)
         n_steps += n_iterations + 1
-        if tol is None:
-            far = missed.new_empty(0, dtype=torch.int64)
-        else:
-            size = states[-1].abs().amax(-1).clamp(min=1)
-            far = (missed > tol * size).nonzero().squeeze(-1)
-        if tol is not None and len(far):
+        goal = missed if tol is None else tol * states[-1].abs().amax(-1).clamp(min=1)
+        far = (missed > goal).nonzero().squeeze(-1)
+        if len(far):
             t_far, h_far = (v[far] if v.ndim else v for v in (start, stop - start))
             step = partial(_step, velocity, t=t_far, h=h_far, tableau=tableau)
-            nearer, error_far, n_more = _accelerate(
-                step, found[far], states[-1][far], tol * size[far]
-            )
-            reached = error_far <= tol * size[far]
+            nearer, error_far, n_more = _accelerate(step, found[far], states[-1][far], goal[far])
+            reached = error_far <= goal[far]
             found[far[reached]], missed[far[reached]] = nearer[reached], error_far[reached]
             n_steps += n_more
         states.append(found)
