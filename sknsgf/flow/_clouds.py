@@ -140,14 +140,14 @@ class GaussianNoise:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Points of a source, each draw by itself."""
+    """Points of what draws with a generator, each draw by itself."""
 
-    source: Source
+    draw: Callable[[int, torch.Generator], Tensor]
     seed: int
 
     def __call__(self, n: int, number: int) -> Cloud:
         """Draw n points, draw `number`."""
-        return Cloud(self.source.draw(n, seeded_generator(self.seed, number)))
+        return Cloud(self.draw(n, seeded_generator(self.seed, number)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,4 +170,4 @@ def by_number(source: Source, seed: int) -> Draw:
     """Return what draws from a source by number: rows evenly dealt, others as they draw."""
     if isinstance(source, Rows):
         return Dealt(Cloud(source.x), seed)
-    return Drawn(source, seed)
+    return Drawn(source.draw, seed)

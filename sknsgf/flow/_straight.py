@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sknsgf._random import seeded_generator, stream
-from sknsgf.flow._clouds import Cloud, Draw
+from sknsgf.flow._clouds import Cloud, Draw, Drawn
 from sknsgf.flow._pool import Records
 from sknsgf.flow._status import Status
 from sknsgf.sinkhorn import coupling, squared_cost, transport
@@ -252,12 +252,10 @@ def coupled_pairs(
     (torch.Size([4, 1]), torch.Size([4, 1]))
     """
     seed = _draw_seed(generator)
-
-    def numbered(draw: Callable[[torch.Generator], Tensor], name: str) -> Draw:
-        key = stream(seed, name)
-        return lambda n, number: Cloud(draw(seeded_generator(key, number)))
-
-    draws = numbered(draw_source, "source"), numbered(draw_target, "target")
+    draws = (
+        Drawn(lambda _, generator: draw_source(generator), stream(seed, "source")),
+        Drawn(lambda _, generator: draw_target(generator), stream(seed, "target")),
+    )
     return _endless(CoupledPairs(*draws, 0, seed=seed, blur=blur, tol=tol))
 
 
@@ -330,14 +328,9 @@ def large_pairs(
     True
     """
     seed = _draw_seed(generator)
-
-    def numbered(draw: Callable[[int, torch.Generator], Tensor], name: str) -> Draw:
-        key = stream(seed, name)
-        return lambda n, number: Cloud(draw(n, seeded_generator(key, number)))
-
     pairs = LargePairs(
-        numbered(draw_source, "source"),
-        numbered(draw_target, "target"),
+        Drawn(draw_source, stream(seed, "source")),
+        Drawn(draw_target, stream(seed, "target")),
         seed=seed,
         batch_size=batch_size,
         n_source=n_source,
