@@ -196,11 +196,12 @@ class Run:
         name = self.path + stage
         if self.checkpoint is not None:
             self.checkpoint.begin(name, training)
-        held_out = None if unseen is None else unseen.to(self.device)
+        held_out_loss = None
+        if unseen is not None:
+            held_out = unseen.to(self.device)
 
-        def held_out_loss(network: nn.Module) -> Tensor:
-            assert held_out is not None
-            return loss(network, held_out)
+            def held_out_loss(network: nn.Module) -> Tensor:
+                return loss(network, held_out)
 
         def objective(network: nn.Module, number: int) -> Tensor:
             return loss(network, teacher.batch(number).to(self.device))
@@ -220,7 +221,7 @@ class Run:
             learn(
                 training,
                 objective,
-                held_out_loss=None if held_out is None else held_out_loss,
+                held_out_loss=held_out_loss,
                 after_step=after_step,
             )
         return training.result()
