@@ -51,6 +51,23 @@ class Records:
         """Go through times, positions and velocities."""
         return iter((self.t, self.x, self.u))
 
+    def split(self, n: int) -> list[Records]:
+        """Cut the records into batches.
+
+        Parameters
+        ----------
+        n : int
+            Records a batch; the last may have fewer.
+
+        Returns
+        -------
+        list of Records
+            The batches; nothing is copied.
+        """
+        parts = {name: part.split(n) for name, part in vars(self).items() if part is not None}
+        batches = zip(*parts.values(), strict=True)
+        return [Records(**dict(zip(parts, batch, strict=True))) for batch in batches]
+
     def to(self, device: torch.device | str) -> Records:
         """Bring the records to a device.
 
@@ -157,10 +174,15 @@ class TrajectoryPool:
             Not yet filled.
         """
         n_simulations, n_times = shape[:2]
+        if directory is None:
+            positions = torch.empty(shape, dtype=torch.float32)
+        else:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+            # A file of its own, that vanishes with the pool: other fits may share the directory.
+            with tempfile.TemporaryFile(dir=directory) as file:
+                positions = torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
         return cls(
-            positions=torch.empty(shape, dtype=torch.float32)
-            if directory is None
-            else _memory_map(shape, directory),
+            positions=positions,
             times=torch.empty(n_simulations, n_times, dtype=torch.float32),
             marginal_error=torch.empty(n_simulations, n_times - 1, dtype=torch.float32),
             converged=torch.empty(n_simulations, n_times - 1, dtype=torch.bool),
@@ -215,9 +237,9 @@ class TrajectoryPool:
         place = index + index // (n_particles * (n_times - 1)) * n_particles
         now = place // n_particles
         rows, times = self.positions.reshape(-1, d), self.times.reshape(-1)
-        x, x_next = rows.index_select(0, place), rows.index_select(0, place + n_particles)
+        x, u = rows.index_select(0, place), rows.index_select(0, place + n_particles)
         t, t_next = times[now], times[now + 1]
-        return Records(t, x, (x_next - x) / (t_next - t).unsqueeze(-1))
+        return Records(t, x, u.sub_(x).div_((t_next - t).unsqueeze(-1)))
 
     def draw(self, n_records: int, generator: torch.Generator) -> Records:
         """Draw records uniformly, with replacement.
@@ -235,10 +257,3 @@ class TrajectoryPool:
             Times, positions and velocities.
         """
         return self.records(torch.randint(len(self), (n_records,), generator=generator))
-
-
-def _memory_map(shape: tuple[int, ...], directory: str | Path) -> Tensor:
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    # A file of its own, that vanishes with the pool: other fits may share the directory.
-    with tempfile.TemporaryFile(dir=directory) as file:
-        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))

@@ -11,6 +11,9 @@ from sknsgf.flow._pool import Records, TrajectoryPool
 from sknsgf.flow._status import Status
 from sknsgf.flow._straight import Pairs, straight_records
 
+_N_AT_ONCE = 16  # batches that are looked up together, as each look-up finds its caches cold
+_ENTRIES_AT_ONCE = 2**20
+
 
 class Teacher(Protocol):
     """What draws training records by number."""
@@ -49,6 +52,9 @@ class PoolTeacher:
 
     def __init__(self, pool: TrajectoryPool, batch_size: int, seed: int, tol: float):
         self.pool, self.batch_size, self.seed, self.tol = pool, batch_size, seed, tol
+        most = _ENTRIES_AT_ONCE // (batch_size * pool.positions.shape[-1])
+        self._n_at_once = max(1, min(_N_AT_ONCE, most))
+        self._together: tuple[int, list[Records]] = (-1, [])  # batches last looked up
 
     @property
     def status(self) -> Status:
@@ -68,7 +74,12 @@ class PoolTeacher:
         Records
             A function of the seed and the number alone.
         """
-        return self.pool.draw(self.batch_size, seeded_generator(self.seed, number))
+        block, place = divmod(number, self._n_at_once)
+        if self._together[0] != block:
+            n_records = self.batch_size * self._n_at_once
+            records = self.pool.draw(n_records, seeded_generator(self.seed, block))
+            self._together = block, records.split(self.batch_size)
+        return self._together[1][place]
 
 
 class LineTeacher:

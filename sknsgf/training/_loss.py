@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 
 def velocity_matching_loss(network: nn.Module, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ def velocity_matching_loss(network: nn.Module, t: Tensor, x: Tensor, u: Tensor) 
     >>> velocity_matching_loss(still, torch.zeros(3), torch.zeros(3, 2), torch.ones(3, 2))
     tensor(1.)
     """
-    return (network(t, x) - u).square().mean()
+    return mse_loss(network(t, x), u)
 
 
 def time_prediction_loss(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
@@ -72,4 +73,4 @@ def time_prediction_loss(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
     >>> time_prediction_loss(half, torch.tensor([0.0, 1.0]), torch.zeros(2, 3))
     tensor(0.2500)
     """
-    return (network(x) - t).square().mean()
+    return mse_loss(network(x), t)
