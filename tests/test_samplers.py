@@ -724,10 +724,15 @@ class TestBadInput:
             with pytest.raises(NotFittedError):
                 call(quick())
 
-    def test_divergence_is_reported_with_the_remedy(self):
+    @pytest.mark.parametrize("rate", [1e3, 1e30])
+    def test_divergence_is_reported_with_the_remedy(self, rate):
         with pytest.warns(ConvergenceWarning, match="learning_rate"):
-            flow = quick(learning_rate=1e30).fit(X_SOURCE, X_TARGET)
+            flow = quick(learning_rate=rate).fit(X_SOURCE, X_TARGET)
         assert flow.history_.status == "diverged"
+        untrained = quick(max_iter=1, learning_rate=1e-30).fit(X_SOURCE, X_TARGET)
+        assert flow.score(X_SOURCE, X_TARGET) > 1.5 * untrained.score(X_SOURCE, X_TARGET)
+        for moved in (flow.transform(X_SOURCE), flow.inverse_transform(X_TARGET)):
+            assert np.isfinite(moved).all()
 
     def test_unsolved_transport_is_reported_with_the_remedy(self):
         far = np.r_[X_TARGET, [[1e6, 1e6]]]

@@ -212,6 +212,26 @@ def test_divergence_keeps_the_best_average_so_far(point):
     assert float(towards_zero(fitted)) == pytest.approx(float(history.validation_loss.min()))
 
 
+@pytest.mark.parametrize("rate", [1e6, 1e30, 1e200])
+@pytest.mark.parametrize("max_iter", [1, 2, 100])
+def test_exploding_training_returns_what_was_good(rate, max_iter):
+    point = Point(1.0, -2.0)
+    start = float(towards_zero(point).detach())
+    fitted, history = train(
+        point, towards_zero, max_iter=max_iter, learning_rate=rate, ema_decay=0.9
+    )
+    assert history.status == "diverged"
+    assert float(towards_zero(fitted)) <= 10 * start
+
+
+def test_a_training_that_recovers_has_not_diverged(point):
+    settings = {"max_iter": 1000, "learning_rate": 300.0, "ema_decay": 0.9}
+    fitted, history = train(point, towards_zero, **settings)
+    assert history.loss.max() > history.loss[0]
+    assert history.status == "completed"
+    assert towards_zero(fitted) < history.loss[0]
+
+
 # Early stopping
 
 

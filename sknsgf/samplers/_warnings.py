@@ -56,9 +56,9 @@ def warn_diverged(history: TrainingHistory, learning_rate: float) -> None:
     """Tell the user that training ended early, and what to do."""
     if history.status == TrainingStatus.DIVERGED:
         warn_user(
-            f"{history.status.sentence} The last finite average, after {len(history.loss)} "
-            f"steps, is kept. Lower learning_rate={learning_rate:g} or remove far outliers from "
-            "the data.",
+            f"{history.status.sentence} What was learned before, in {len(history.loss)} steps at "
+            f"most, is kept. Lower learning_rate={learning_rate:g} or remove far outliers from the "
+            "data.",
             ConvergenceWarning,
         )
 

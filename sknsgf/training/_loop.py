@@ -85,8 +85,7 @@ def train(
     network : Module
         The averaged network, in evaluation mode and without gradients.
     history : TrainingHistory
-        Losses and the reason for stopping. A loss or gradient that is not finite stops
-        training before it touches the weights ("diverged").
+        Losses and the reason for stopping, as in :meth:`Training.step`.
 
     Examples
     --------

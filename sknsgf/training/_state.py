@@ -16,6 +16,7 @@ _CLIP_NORM = 1.0
 _DECAY = 0.1  # of matrices, a unit of the learning rate; keeps networks gentle between the rows
 _BETAS = (0.9, 0.99)
 _N_VALIDATIONS = 50  # in a full run
+_EXPLODED, _WORSE = 1e6, 10  # times the first loss: on the way, and at the end
 _PATIENCE = 0.2  # share of a full run without a better held-out loss before stopping
 
 Objective = Callable[[nn.Module, int], Tensor]
@@ -74,6 +75,7 @@ class Training:
         )
         self._average = _Average(network, ema_decay)
         self._patience = _Patience(max_iter)
+        self._good = copy.deepcopy(self._average.network)  # the last average that was no worse
         self._losses: list[float] = []
 
     @property
@@ -97,8 +99,10 @@ class Training:
         Parameters
         ----------
         objective : callable (network, number) -> Tensor of shape ()
-            The loss on the batch of this step's number, from 0. A loss or gradient that is not
-            finite ends training before it touches the weights.
+            The loss on the batch of this step's number, from 0. A loss that explodes, to a
+            million times the first one or beyond what is finite, or a gradient that is not
+            finite, ends training before it touches the weights. After the last step the average
+            is judged by one more batch: at ten times the first loss, training has diverged, too.
 
         Returns
         -------
@@ -112,9 +116,11 @@ class Training:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         loss, length = torch.stack([value.detach(), norm]).tolist()
-        if not math.isfinite(loss + length):
+        if self._is_worse(_EXPLODED, loss + 0 * length):
             self.status = TrainingStatus.DIVERGED
             return False
+        if self._patience.is_due(self.iteration) and not self._is_worse(_WORSE, loss):
+            self._good.load_state_dict(self.average.state_dict())
         if length > _CLIP_NORM:
             torch._foreach_mul_(gradients, _CLIP_NORM / length)
         rate = self.learning_rate * _warm_cosine(self.iteration, self.max_iter)
@@ -127,8 +133,15 @@ class Training:
         self._losses.append(loss)
         self.iteration += 1
         if self.iteration >= self.max_iter:
-            self.status = TrainingStatus.COMPLETED
+            with torch.no_grad():
+                last = float(objective(self.average.eval(), self.iteration))
+            diverged = self._is_worse(_WORSE, last)
+            self.status = TrainingStatus.DIVERGED if diverged else TrainingStatus.COMPLETED
         return True
+
+    def _is_worse(self, times: float, loss: float) -> bool:
+        first = abs(self._losses[0]) if self._losses else 0.0
+        return not math.isfinite(loss) or loss > times * first > 0
 
     def validate(self, held_out_loss: Callable[[nn.Module], Tensor]) -> None:
         """Judge the average every so often, and stop where it has not become better for long.
@@ -161,6 +174,7 @@ class Training:
                 "network": self.network.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "average": self._average.state(),
+                "good": self._good.state_dict(),
                 "patience": self._patience.state(),
             }
         )
@@ -181,10 +195,14 @@ class Training:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._average.restore(state["average"])
+        self._good.load_state_dict(state["good"])
         self._patience.restore(state["patience"], self.average)
 
     def result(self) -> tuple[nn.Module, TrainingHistory]:
         """Return the average, or the best one by held-out loss, and what happened.
+
+        Of a training that has diverged it is the average of a step before, the last one looked at
+        whose loss was not ten times the first.
 
         Returns
         -------
@@ -193,7 +211,10 @@ class Training:
         history : TrainingHistory
             Losses and why training ended.
         """
-        best = self._patience.best
+        network = self._patience.best
+        if network is None:
+            diverged = self.status == TrainingStatus.DIVERGED
+            network = self._good if diverged else self.average
         history = TrainingHistory(
             iter=torch.arange(1, len(self._losses) + 1),
             loss=torch.tensor(self._losses),
@@ -201,7 +222,7 @@ class Training:
             validation_loss=torch.tensor(self._patience.losses),
             status=self.status or TrainingStatus.STOPPED_EARLY,
         )
-        return (self.average if best is None else best).eval(), history
+        return network.eval(), history
 
 
 def _warm_cosine(iteration: int, max_iter: int) -> float:
@@ -254,10 +275,13 @@ class _Patience:
         self.best: nn.Module | None = None
         self.best_loss, self.best_iteration = math.inf, 0
 
+    def is_due(self, iteration: int) -> bool:
+        return iteration % self.every == 0
+
     def is_exhausted(
         self, iteration: int, network: nn.Module, loss: Callable[[nn.Module], Tensor]
     ) -> bool:
-        if iteration % self.every:
+        if not self.is_due(iteration):
             return False
         network.eval()
         with torch.no_grad():
