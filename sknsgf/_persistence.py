@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 _FORMAT, _VERSION = "sknsgf", 2
 _READABLE = range(1, _VERSION + 1)
 _HEADER, _DIGEST = "header", "sha256"
-_NAME = re.compile(r"[A-Za-z0-9_.]+", re.ASCII)
+_NAME = re.compile(r"(?P<array>[A-Za-z0-9_.]+)\.npy", re.ASCII)
 _NUMBERS = "biufc"  # kinds of dtype: booleans, integers, floats, complex; never objects
 
 Arrays = dict[str, NDArray]
@@ -78,7 +78,11 @@ def write_archive(path: str | os.PathLike[str], header: dict[str, Any], arrays: 
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
-            _write_zip(file, members)
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, content in members.items():
+                    info = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: equal models, files
+                    info.external_attr = 0o600 << 16
+                    archive.writestr(info, content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -146,14 +150,6 @@ def _digest(members: Iterable[tuple[str, bytes]]) -> bytes:
     return digest.digest()
 
 
-def _write_zip(file: Any, members: dict[str, bytes]) -> None:
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in members.items():
-            info = zipfile.ZipInfo(f"{name}.npy")  # of a fixed date: equal models, equal files
-            info.external_attr = 0o600 << 16
-            archive.writestr(info, content)
-
-
 def _read_zip(content: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(BytesIO(content)) as archive:
         entries = archive.infolist()
@@ -162,17 +158,14 @@ def _read_zip(content: bytes) -> dict[str, bytes]:
             _refuse("it is compressed, which saved files never are")
         if sum(entry.file_size for entry in entries) > len(content):
             _refuse("it declares more than it holds")
-        members = {_member_name(entry.filename): archive.read(entry) for entry in entries}
+        members = {}
+        for entry in entries:
+            if not (name := _NAME.fullmatch(entry.filename)):
+                _refuse(f"it has an array of the unexpected name {entry.filename!r}")
+            members[name["array"]] = archive.read(entry)
     if len(members) < len(entries):
         _refuse("it names an array twice")
     return members
-
-
-def _member_name(filename: str) -> str:
-    name = filename.removesuffix(".npy")
-    if name == filename or not _NAME.fullmatch(name):
-        _refuse(f"it has an array of the unexpected name {filename!r}")
-    return name
 
 
 def _to_npy(array: NDArray) -> bytes:

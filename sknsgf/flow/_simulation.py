@@ -214,7 +214,11 @@ def simulate_by_number(
         (n_simulations, n_steps + 1, n_particles, d), directory=directory
     )
     device = torch.device(device)
-    batches = _batches(n_simulations, n_particles * n_targets, device)
+    # A function of the problem alone, never of n_jobs: results must not depend on it.
+    size = min(64, max(1, _BATCH_ENTRIES.get(device.type, 2**22) // (n_particles * n_targets)))
+    batches = [
+        range(n_simulations)[first : first + size] for first in range(0, n_simulations, size)
+    ]
     solver: dict[str, Any] = {"blur": blur, "tol": tol, "max_iter": max_iter}
     simulate = delayed(partial(_simulate_batch, device=device, **solver))
     with _one_thread, Parallel(n_jobs=n_jobs, prefer="threads") as parallel:
@@ -242,13 +246,6 @@ def _simulate_batch(
 ) -> Trajectories:
     with _one_thread:
         return follow_sinkhorn_flow(x.to(device), y.to(device), step_sizes, **solver)
-
-
-def _batches(n_simulations: int, n_entries: int, device: torch.device) -> list[range]:
-    # A function of the problem alone, never of n_jobs: results must not depend on it.
-    size = min(64, max(1, _BATCH_ENTRIES.get(device.type, 2**22) // n_entries))
-    starts = range(0, n_simulations, size)
-    return [range(start, min(start + size, n_simulations)) for start in starts]
 
 
 class _OneThread:

@@ -200,7 +200,12 @@ class LargePairs:
         _, y, g, epsilon = self._solved
         x = self.draw_source(self.n_source, round_)
         generator = seeded_generator(stream(self.seed, "ends"), round_)
-        return x, y, _draw_ends(x.x, y.x, g, epsilon, generator)
+        ends = []
+        for block in x.x.split(_BLOCK):
+            exponents = (g - squared_cost(block, y.x)) / epsilon
+            weights = (exponents - exponents.amax(-1, keepdim=True)).exp()
+            ends.append(_draw_columns(weights, _REUSE, generator))
+        return x, y, torch.cat(ends)
 
     def _solve(self, problem: int) -> tuple[Cloud, Tensor, float]:
         x = self.draw_source(self.n_source, problem)
@@ -349,18 +354,6 @@ def _endless(pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
-
-
-def _draw_ends(
-    x: Tensor, y: Tensor, g: Tensor, epsilon: float, generator: torch.Generator
-) -> Tensor:
-    """Draw _REUSE columns (n, _REUSE) of the coupling for each of n source points."""
-    drawn = []
-    for block in x.split(_BLOCK):
-        exponents = (g - squared_cost(block, y)) / epsilon
-        weights = (exponents - exponents.amax(-1, keepdim=True)).exp()
-        drawn.append(_draw_columns(weights, _REUSE, generator))
-    return torch.cat(drawn)
 
 
 def _draw_columns(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
