@@ -276,6 +276,7 @@ def test_a_run_that_stopped_early_is_not_trained_on(tmp_path):
         {"blur": 0},
         {"blur": float("nan")},
         {"step_size": -1},
+        {"step_size": 2.0},
         {"schedule": "bogus"},
         {"early_stopping": "nope"},
         {"t_end": 2.0},

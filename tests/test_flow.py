@@ -11,6 +11,7 @@ from sknsgf.flow import (
     constant_schedule,
     follow_sinkhorn_flow,
     seeded_generator,
+    simulate_by_number,
     simulate_sinkhorn_flow,
     sinkhorn_velocity,
     straight_schedule,
@@ -514,7 +515,7 @@ def test_jobs_are_those_the_user_configured(device, monkeypatch):
         workers.add(threading.get_ident())
         return follow_sinkhorn_flow(*clouds, **settings)
 
-    monkeypatch.setattr("sknsgf.flow._simulation.follow_sinkhorn_flow", follow)
+    monkeypatch.setitem(simulate_by_number.__globals__, "follow_sinkhorn_flow", follow)
     simulate(device)
     assert workers == {threading.get_ident()}
     with joblib.parallel_config(backend="threading", n_jobs=2):

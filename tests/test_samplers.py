@@ -673,6 +673,7 @@ class TestBadInput:
             {"blur": float("nan")},
             {"step_size": -1, "schedule": "constant"},
             {"step_size": 0.1},
+            {"step_size": 2, "schedule": "constant"},
             {"n_steps": 0},
             {"n_steps": 2.5},
             {"n_particles": 1},

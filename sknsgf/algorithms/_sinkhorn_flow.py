@@ -53,7 +53,6 @@ _RECORDS_A_ROW = 500  # at most: more teach nothing where rows are few
 _POOL_ENTRIES = 2**28  # numbers in the largest pool that is chosen unasked: 1 GB
 _N_HELD_OUT_RECORDS = 4096
 _N_STATISTICS = 16384  # records that the scale of the velocities is measured on
-_PERCEPTRON_RATE = 1e-2
 _NAME = "sinkhorn_flow"
 
 
@@ -239,6 +238,8 @@ class SinkhornFlow:
         As in :class:`~sknsgf.NSGFSampler`.
     max_iter, learning_rate, batch_size, ema_decay, early_stopping
         As in :class:`~sknsgf.NSGFSampler`.
+    perceptron_rate : float, default=1e-2
+        The learning rate that "auto" is where the network is a perceptron.
 
     See Also
     --------
@@ -277,13 +278,19 @@ class SinkhornFlow:
     batch_size: int = 256
     ema_decay: float = 0.995
     early_stopping: bool | str = "auto"
+    perceptron_rate: float = 1e-2
 
     def __post_init__(self) -> None:
         """Raise unless the values can be used."""
         check_counts(
             self, "n_steps", "n_particles", "n_targets", "n_simulations", "max_iter", "batch_size"
         )
-        check_positive(self, "blur", "step_size")
+        check_positive(self, "blur", "step_size", "perceptron_rate")
+        if self.step_size is not None and self.step_size >= 2:
+            raise ValueError(
+                f"step_size must be below 2, got {self.step_size!r}: a step of 1 leads to where a "
+                "particle is drawn to, and steps of 2 and more lead ever further past it."
+            )
         check_choice(self, "schedule", ("straight", "constant"))
         check_choice(self, "early_stopping", ("auto", True, False))
         if not 0 < self.t_end <= 1:
@@ -367,7 +374,7 @@ class SinkhornFlow:
         float
             The one given, or the one that suits the network.
         """
-        return suit_rate(self.learning_rate, network, _PERCEPTRON_RATE)
+        return suit_rate(self.learning_rate, network, self.perceptron_rate)
 
     def _begin(self, network: nn.Module, rate: float) -> Training:
         return Training(

@@ -59,7 +59,8 @@ class NSGFSampler(BaseFlowSampler):
         details finer than it are smoothed over. "auto" is 5 % of the root mean squared
         distance between two target points, ``0.05 * sqrt(2 * n_features)``.
     step_size : float, default=None
-        Step of the simulated flow with ``schedule="constant"``. None chooses it so that 1 %
+        Step of the simulated flow with ``schedule="constant"``, below 2, from where particles
+        overshoot ever more; 1 leads to the targets at once. None chooses it so that 1 %
         of the way is left after `n_steps`.
     n_steps : int, default=10
         Steps of the simulated flow.
@@ -199,7 +200,7 @@ class NSGFSampler(BaseFlowSampler):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseFlowSampler._parameter_constraints,
         "blur": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "step_size": [None, Interval(Real, 0, None, closed="neither")],
+        "step_size": [None, Interval(Real, 0, 2, closed="neither")],  # 2 and more never settle
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "n_particles": [Interval(Integral, 2, None, closed="left")],
         "n_targets": [None, Interval(Integral, 2, None, closed="left")],

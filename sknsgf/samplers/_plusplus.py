@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from sknsgf.algorithms import STRAIGHT_RATE, Learned, Run, TwoPhaseMap, TwoPhases
 from sknsgf.flow import Ends
-from sknsgf.networks import NetworkSpec, in_dtype, suit_rate
+from sknsgf.networks import NetworkSpec, in_dtype
 from sknsgf.samplers._base import Attributes, BaseFlowSampler
 from sknsgf.samplers._nsgf import (
     NSGFSampler,
@@ -249,10 +250,12 @@ class NSGFPlusPlus(BaseFlowSampler):
 
     def _algorithm(self, n_features: int) -> TwoPhases:
         spec = NetworkSpec(n_features, self.network, self.hidden_layer_sizes, self.image_shape)
-        rate = suit_rate(self.learning_rate, spec.make(seed=0), STRAIGHT_RATE)
-        flow = self._make_first_phase(rate, random_state=None)
+        flow = self._make_first_phase(self.learning_rate, random_state=None)
+        first = make_sinkhorn_flow(flow, n_features)
+        if self.sinkhorn_flow is None:
+            first = replace(first, perceptron_rate=STRAIGHT_RATE)
         return TwoPhases(
-            first=make_sinkhorn_flow(flow, n_features),
+            first=first,
             network=spec,
             straight_from=self.straight_from,
             coupling=self.coupling,
@@ -315,7 +318,9 @@ class NSGFPlusPlus(BaseFlowSampler):
         self, learned: TwoPhaseMap, algorithm: TwoPhases, common: Attributes
     ) -> Attributes:
         first = algorithm.first
-        flow = self._make_first_phase(first.learning_rate, common["_score_seed"] % 2**31)
+        velocity: Any = learned.first.network
+        rate = first.choose_rate(velocity.network)
+        flow = self._make_first_phase(rate, common["_score_seed"] % 2**31)
         source, _ = algorithm.spare_starts(common["source_"])
         flow.__dict__.update(common | {"source_": source})
         flow.__dict__.update(sinkhorn_attributes(learned.first, first, common))
