@@ -80,7 +80,7 @@ def test_the_units_stay_and_histories_are_joined(cls, go_on):
 @BOTH
 def test_the_source_rows_are_the_last(cls):
     sampler = cls(**TINY).fit(X, Y).partial_fit(X[:50] + 100, Y)
-    rows = sampler._units.outward(sampler.source_.x, np.dtype("float64"))
+    rows = sampler._units.outward(sampler.source_.x, np.dtype("float64"), left=1)
     np.testing.assert_allclose(rows, X[:50] + 100, rtol=1e-5)
 
 

@@ -62,7 +62,7 @@ class MeanShiftSampler(BaseFlowSampler):
     def _attributes(self, learned, algorithm, common):
         return {"shift_": learned.shift.numpy()}
 
-    def learned_map(self, dtype=torch.float32):
+    def _learned_map(self, dtype):
         return ShiftMap(torch.from_numpy(self.shift_).to(dtype))
 
 

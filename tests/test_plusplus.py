@@ -206,6 +206,23 @@ class TestPhases:
         states = model.trajectory(X_SOURCE).states
         np.testing.assert_allclose(states[5], model.sinkhorn_flow_.transform(X_SOURCE), rtol=1e-9)
 
+    @pytest.mark.parametrize("form", [{}, PAPER], ids=str)
+    def test_clouds_far_apart(self, form):
+        grid = 2.0**-20  # so that no shift rounds the data
+        X, Y = (grid * np.round(rows / grid) for rows in (X_SOURCE, X_TARGET))
+        model = quick(**form).fit(X, Y + 2.0**24)
+        states = model.trajectory(X).states
+        np.testing.assert_allclose(states[0], X, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(states[5], states[6], rtol=1e-12)  # from phase to phase
+        np.testing.assert_allclose(states[5], model.sinkhorn_flow_.transform(X), rtol=1e-12)
+        np.testing.assert_allclose(states[5].mean(0), 2.0**23, rtol=1e-4)
+        moved = states[-1] - 2.0**24
+        assert len(np.unique(moved, axis=0)) == len(X)
+        np.testing.assert_allclose(moved.mean(0), Y.mean(0), atol=0.5)
+        if form != PAPER:  # where a point going back need not leave the straight flow as it came
+            back = model.inverse_transform(states[-1])
+            assert np.median(np.abs(back - X)) < 0.1
+
     def test_the_first_phase_knows_the_columns_by_name(self):
         names = ["a", "b", "c"]
         source, target = (pd.DataFrame(rows, columns=names) for rows in (X_SOURCE, X_TARGET))

@@ -300,6 +300,28 @@ class TestUnits:
         moved = quick().fit(X_SOURCE + 1e3, X_TARGET + 1e3).transform(X_SOURCE + 1e3)
         np.testing.assert_allclose(moved - 1e3, plain, atol=1e-3)
 
+    @pytest.mark.parametrize("schedule", ["straight", "constant"])
+    def test_clouds_far_apart_keep_every_digit(self, schedule):
+        """Transport commutes with translations; on the way they fade as the flow goes."""
+        grid = 2.0**-20  # so that the shift does not round the data
+        X, Y = (grid * np.round(rows / grid) for rows in (X_SOURCE, X_TARGET))
+        far = np.array([2.0**27, -(2.0**25)])
+        flow = quick(schedule=schedule).fit(X, Y + far)
+        path = flow.trajectory(X)
+        np.testing.assert_allclose(path.states[0], X, rtol=0, atol=1e-7)
+        assert len(np.unique(path.states[-1], axis=0)) == len(X)
+        done = 1 - flow._way_left(path.times)
+        np.testing.assert_allclose(path.states.mean(1) - done[:, None] * far, 0, atol=12)
+        near = quick(schedule=schedule).fit(X, Y).transform(X)
+        np.testing.assert_allclose(
+            (path.states[-1] - done[-1] * far).std(0), near.std(0), rtol=0.4
+        )
+        (step,) = np.diff(path.times[3:5])
+        after = path.states[3] + step * flow.velocity(path.times[3], path.states[3])
+        np.testing.assert_allclose(after, path.states[4], rtol=0, atol=1e-6)
+        back = flow.inverse_transform(path.states[-1])
+        np.testing.assert_allclose(back, X, rtol=0, atol=0.1)
+
     @pytest.mark.parametrize(("shift", "stretch"), [(1e3, 1), (-50, 100), (3, 1e-3)])
     def test_source_far_from_the_target(self, shift, stretch):
         generator = np.random.default_rng(0)

@@ -181,7 +181,7 @@ class FlowMatchingSampler(BaseFlowSampler):
     def _attributes(self, learned, algorithm, common):
         return {"velocity_network_": learned.network}
 
-    def learned_map(self, dtype=torch.float32):
+    def _learned_map(self, dtype):
         """Return what was learned, for tensors of a precision."""
         network = copy.deepcopy(self.velocity_network_).to(dtype)
         return EulerMap(network, self.n_steps)

@@ -164,7 +164,7 @@ class BaseFlowSampler(
         Returns the fitted attributes that a learned map stands for, by name. `common` are those
         of every sampler, such as `mean_` and `scale_`. It is asked during training, too, for
         callbacks.
-    ``learned_map(dtype)``
+    ``_learned_map(dtype)``
         Makes the map of these attributes again, in single or double precision. A map has
         ``forward(x)``, which moves points of shape (n, d), ``path(x)``, which returns a
         ``sknsgf.ode.Solution``, ``backward(x)``, which returns a ``sknsgf.ode.Inverse``, and
@@ -210,6 +210,7 @@ class BaseFlowSampler(
         "feature_names_in_": [np.ndarray],
         "mean_": [np.ndarray],
         "scale_": [Interval(Real, 0, None, closed="neither")],
+        "source_origin_": [np.ndarray],
         "source_": [Rows, GaussianNoise, UserSource],
         "device_": [torch.device],
         "n_iter_": [Interval(Integral, 0, None, closed="left")],
@@ -244,7 +245,7 @@ class BaseFlowSampler(
         """Return the algorithm that the parameters stand for."""
         raise _missing(self, "_algorithm")
 
-    def learned_map(self, dtype: torch.dtype = torch.float32) -> Map:
+    def learned_map(self, dtype: torch.dtype = torch.float32) -> Any:
         """Return what was learned as a map on tensors.
 
         Parameters
@@ -255,9 +256,21 @@ class BaseFlowSampler(
         Returns
         -------
         Map
-            Moves points in standardised units, ``(X - mean_) / scale_``, on `device_`.
+            Moves points on `device_` from the source, ``(X - source_origin_) / scale_``, to the
+            target, ``(Y - mean_) / scale_``: a :class:`~sknsgf.algorithms.SinkhornMap` of an
+            NSGFSampler, a :class:`~sknsgf.algorithms.TwoPhaseMap` of an NSGFPlusPlus.
+
+        Raises
+        ------
+        NotFittedError
+            If the sampler has not been fitted.
         """
-        raise _missing(self, "learned_map")
+        check_is_fitted(self)
+        return self._learned_map(dtype)
+
+    def _learned_map(self, dtype: torch.dtype) -> Map:
+        """Make the map that the fitted attributes stand for."""
+        raise _missing(self, "_learned_map")
 
     def _attributes(self, learned: Any, algorithm: Any, common: Attributes) -> Attributes:
         """Return the fitted attributes that a map stands for, beside those of every sampler."""
@@ -411,6 +424,7 @@ class BaseFlowSampler(
             **(keep_layout(self) if warm_start else read_layout(self, X_source)),
             "mean_": units.mean,
             "scale_": units.scale,
+            "source_origin_": units.source_origin,
             "source_": self._make_source(rows, units),
             "_dtype": target.dtype,
             "_constant": np.intersect1d(constant, self._constant) if warm_start else constant,
@@ -620,10 +634,11 @@ class BaseFlowSampler(
         ((11, 7, 2), 10)
         """
         rows = self._check_rows(X)
-        x = self._inward(rows)
+        x = self._inward(rows, left=1)
         solution = self.learned_map(x.dtype).path(x.to(self.device_))
-        states = self._units.outward(solution.x, rows.dtype)
-        return Trajectory(states, solution.t.cpu().numpy(), solution.nfe)
+        times = solution.t.cpu().numpy()
+        states = self._units.outward(solution.x, rows.dtype, self._way_left(times))
+        return Trajectory(states, times, solution.nfe)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "source_")
@@ -652,16 +667,22 @@ class BaseFlowSampler(
 
     @property
     def _units(self) -> Units:
-        return Units(self.mean_, self.scale_)
+        # In files from before the source had an origin of its own it is the target's.
+        return Units(self.mean_, self.scale_, vars(self).get("source_origin_", self.mean_))
+
+    def _way_left(self, t: Any = 1.0) -> Any:
+        """Tell what is left of the way between the origins; if no time is given, at the end."""
+        return 1 - t
 
     def _carry(self, X: Any, *, backward: bool) -> Any:
         rows = self._check_rows(X)
-        x = self._move(self._inward(rows), backward=backward)
-        return as_given(self._units.outward(x, rows.dtype), X)
+        start, end = (self._way_left(), 1.0) if backward else (1.0, self._way_left())
+        x = self._move(self._inward(rows, start), backward=backward)
+        return as_given(self._units.outward(x, rows.dtype, end), X)
 
     def _make_samples(self, x: Tensor, dtype: np.dtype) -> NDArray:
         """Carry standardised source points to the target, and leave no noise where it has none."""
-        rows = self._units.outward(self._move(x), dtype)
+        rows = self._units.outward(self._move(x), dtype, self._way_left())
         rows[:, self._constant] = self.mean_[self._constant]
         return rows
 
@@ -681,10 +702,10 @@ class BaseFlowSampler(
         """Split rows so that neither states nor the layers of a network fill the memory."""
         return x.split(max(1, min(_CHUNK_ROWS, _CHUNK_ENTRIES // (x.shape[1] * n_states))))
 
-    def _inward(self, rows: NDArray) -> Tensor:
+    def _inward(self, rows: NDArray, left: float) -> Tensor:
         """Standardise rows in their own precision."""
         double = rows.dtype == np.float64 and self.device_.type != "mps"
-        return self._units.inward(rows, torch.float64 if double else torch.float32)
+        return self._units.inward(rows, torch.float64 if double else torch.float32, left)
 
     def _check_rows(self, X: Any) -> NDArray:
         check_is_fitted(self)
@@ -696,7 +717,7 @@ class BaseFlowSampler(
 
     def _make_source(self, rows: NDArray | None, units: Units) -> Source:
         if rows is not None:
-            return Rows(units.inward(rows))
+            return Rows(units.inward(rows, left=1))
         if isinstance(self.source, str):
             return GaussianNoise(len(units.mean))
         return UserSource(self.source, units)
@@ -705,7 +726,7 @@ class BaseFlowSampler(
 def _missing(sampler: Any, method: str) -> NotImplementedError:
     return NotImplementedError(
         f"{type(sampler).__name__} has no {method}: a sampler is a subclass of BaseFlowSampler "
-        "with _algorithm, _attributes and learned_map."
+        "with _algorithm, _attributes and _learned_map."
     )
 
 

@@ -132,6 +132,9 @@ class FilesMixin:
         histories = histories if isinstance(histories, dict) else {"": histories}
         return {
             "mean_": is_sound_array(self.mean_, (d,), np.float64),
+            "source_origin_": is_sound_array(
+                getattr(self, "source_origin_", self.mean_), (d,), np.float64
+            ),
             "source_": self._is_source_sound(),
             "_constant": self._constant.dtype == np.int64
             and self._constant.ndim == 1

@@ -30,8 +30,9 @@ class JudgingMixin:
     _units: Any
     _validate_params: Callable[[], None]
     _check_rows: Callable[[Any], NDArray]
-    _inward: Callable[[NDArray], Tensor]
+    _inward: Callable[[NDArray, float], Tensor]
     _move: Callable[..., Tensor]
+    _way_left: Callable[..., Any]
     _make_samples: Callable[[Tensor, np.dtype], NDArray]
 
     def score(self, X_source: ArrayLike, y: Any = None, *, X_target: Any = None) -> float:
@@ -189,7 +190,7 @@ class JudgingMixin:
         >>> bool(np.median(flow.round_trip_error(X)) < 0.1)
         True
         """
-        x = self._inward(self._check_rows(X))
+        x = self._inward(self._check_rows(X), 1)
         back = self._move(self._move(x), backward=True)
         return (back - x).norm(dim=1).double().numpy() * self.scale_
 
@@ -203,15 +204,15 @@ class JudgingMixin:
         if rows is None:
             x = self.source_.draw(len(target), seeded_generator(self._score_seed, 0))
             return self._make_samples(x, target.dtype), target
-        x = self._inward(rows)
+        x = self._inward(rows, 1)
         if isinstance(self.source_, Rows):
             self._warn_of_seen_target(x, self.source_.x, target)
-        return self._units.outward(self._move(x), target.dtype), target
+        return self._units.outward(self._move(x), target.dtype, self._way_left()), target
 
     def _warn_of_seen_target(self, x: Tensor, seen: Tensor, target: NDArray) -> None:
         """Tell the user if only the source was held out, as when a search cannot split both."""
         same_source = len(seen) == len(x) and torch.allclose(seen, x.float(), atol=1e-5)
-        mean, scale = Units.of(target)
+        mean, scale, _ = Units.of(target)
         offset = np.abs(mean - self.mean_).max() + abs(scale - self.scale_)
         if offset < 1e-9 * self.scale_ and not same_source:
             warn_seen_target()

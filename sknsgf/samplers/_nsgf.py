@@ -12,7 +12,6 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sknsgf.algorithms import SinkhornFlow, SinkhornMap
@@ -141,6 +140,8 @@ class NSGFSampler(BaseFlowSampler):
         Draws the points `sample` starts from.
     mean_ : ndarray of shape (n_features,)
         Mean of the target.
+    source_origin_ : ndarray of shape (n_features,)
+        What source rows are taken relative to: `mean_`, where they are not far from it.
     scale_ : float
         Root mean square deviation of the target, the unit of `blur`.
     blur_ : float
@@ -294,25 +295,7 @@ class NSGFSampler(BaseFlowSampler):
     def _algorithm(self, n_features: int) -> SinkhornFlow:
         return make_sinkhorn_flow(self, n_features)
 
-    def learned_map(self, dtype: torch.dtype = torch.float32) -> SinkhornMap:
-        """Return what was learned as a map on tensors.
-
-        Parameters
-        ----------
-        dtype : {torch.float32, torch.float64}, default=torch.float32
-            Precision of the tensors it is for.
-
-        Returns
-        -------
-        sknsgf.algorithms.SinkhornMap
-            Moves points in standardised units, ``(X - mean_) / scale_``, on `device_`.
-
-        Raises
-        ------
-        NotFittedError
-            If the sampler has not been fitted.
-        """
-        check_is_fitted(self)
+    def _learned_map(self, dtype: torch.dtype) -> SinkhornMap:
         return SinkhornMap(
             in_dtype(self.velocity_network_, dtype),
             self._hull,
@@ -373,11 +356,14 @@ class NSGFSampler(BaseFlowSampler):
         array([[10., 10.]])
         """
         rows = self._check_rows(X)
-        x = self._inward(rows)
+        left = self._way_left(t)
+        x = self._inward(rows, left)
         field = torch.no_grad()(self.learned_map(x.dtype).velocity)
         chunks = (chunk.to(self.device_) for chunk in self._chunks(x, n_states=1))
         u = torch.cat([field(chunk.new_full((len(chunk),), t), chunk).cpu() for chunk in chunks])
-        return as_given((u.numpy() * self.scale_).astype(rows.dtype, copy=False), X)
+        way = self._units.source_origin - self.mean_
+        pace = -1.0 if self._pace is None else -self._pace * left
+        return as_given((u.numpy() * self.scale_ + pace * way).astype(rows.dtype, copy=False), X)
 
     @available_if(_has_density)
     def score_samples(self, X: ArrayLike) -> Any:
@@ -451,7 +437,7 @@ class NSGFSampler(BaseFlowSampler):
         True
         """
         rows = self._check_rows(X)
-        x = self._units.inward(rows, torch.float64)
+        x = self._units.inward(rows, torch.float64, self._way_left())
         size = max(1, _JACOBIAN_ENTRIES // x.shape[1] ** 2)
         change = self.learned_map(x.dtype).change_of_variables
         parts = [change(part.to(self.device_)) for part in x.split(size)]
@@ -459,6 +445,13 @@ class NSGFSampler(BaseFlowSampler):
         warn_no_map(folded & reached, reached)
         density = torch.where(reached, self.source_.log_density(x) - log_det, -torch.inf)
         return as_given(density.numpy() - x.shape[1] * math.log(self.scale_), X)
+
+    def _way_left(self, t: Any = None) -> Any:
+        t = self._end_time if t is None else t
+        if self._pace is None:
+            return 1 - t
+        each = max(1 - self._pace / self._n_steps, 0.0)  # step of the simulations leaves this much
+        return each ** (self._n_steps * t)
 
     def __is_sound__(self) -> dict[str, bool]:
         """Tell which parts of a sampler that was loaded fit the others."""

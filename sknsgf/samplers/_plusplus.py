@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sknsgf.algorithms import STRAIGHT_RATE, Learned, Run, TwoPhaseMap, TwoPhases
@@ -115,7 +114,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         Training steps done, of all networks.
     learning_rate_ : float
         Peak learning rate of the straight flow.
-    source_, mean_, scale_, device_, n_features_in_, feature_names_in_
+    source_, mean_, source_origin_, scale_, device_, n_features_in_, feature_names_in_
         As in :class:`NSGFSampler`.
 
     Raises
@@ -285,25 +284,7 @@ class NSGFPlusPlus(BaseFlowSampler):
             **run,
         )
 
-    def learned_map(self, dtype: torch.dtype = torch.float32) -> TwoPhaseMap:
-        """Return what was learned as a map on tensors.
-
-        Parameters
-        ----------
-        dtype : {torch.float32, torch.float64}, default=torch.float32
-            Precision of the tensors it is for.
-
-        Returns
-        -------
-        sknsgf.algorithms.TwoPhaseMap
-            Moves points in standardised units, ``(X - mean_) / scale_``, on `device_`.
-
-        Raises
-        ------
-        NotFittedError
-            If the sampler has not been fitted.
-        """
-        check_is_fitted(self)
+    def _learned_map(self, dtype: torch.dtype) -> TwoPhaseMap:
         predictor = self.time_predictor_
         return TwoPhaseMap(
             self.sinkhorn_flow_.learned_map(dtype),
@@ -365,6 +346,14 @@ class NSGFPlusPlus(BaseFlowSampler):
                 f'on with "{self.straight_from}": other lines are another flow. Fit again with '
                 "warm_start=False."
             )
+
+    def _way_left(self, t: Any = None) -> Any:
+        if t is None:
+            return 0.0
+        n = self.sinkhorn_flow_.learned_map().n_states  # of which the first phase has these
+        flow, entry = t[:n], t[n]
+        first = self.sinkhorn_flow_._way_left(flow)
+        return np.concatenate([first, first[-1] * (1 - t[n:]) / np.maximum(1 - entry, 1e-300)])
 
     def __is_sound__(self) -> dict[str, bool]:
         """Tell which parts of a sampler that was loaded fit the others."""

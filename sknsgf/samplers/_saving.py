@@ -171,7 +171,7 @@ class Unpacker:
         """Set the fitted attributes, once they are all there and fit each other."""
         estimator.n_features_in_ = fitted["n_features_in_"]
         values = {name: self._value(value, estimator) for name, value in fitted.items()}
-        optional = {"feature_names_in_", "_constant", "_hull", "_pace"}
+        optional = {"feature_names_in_", "source_origin_", "_constant", "_hull", "_pace"}
         known = estimator.__fitted_kinds__.keys()
         if differing := (values.keys() | optional & known) ^ known:
             _refuse(f"{min(differing)} is missing, or unknown to a {type(estimator).__name__}")
@@ -201,8 +201,8 @@ class Unpacker:
             case "noise":
                 return GaussianNoise(content)
             case "user_source":
-                mean, scale = content
-                return UserSource(estimator.source, Units(self._value(mean, estimator), scale))
+                mean = self._value(content[0], estimator)
+                return UserSource(estimator.source, Units(mean, content[1], mean))
             case "hull":
                 return Hull(*map(self._tensor, content))
             case "history":

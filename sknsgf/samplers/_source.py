@@ -50,11 +50,11 @@ class UserSource:
                 f"source.sample({n}) must return finite rows of shape {expected}, got shape "
                 f"{rows.shape}{'' if np.isfinite(rows).all() else ' with NaN or infinity'}."
             )
-        return self.units.inward(rows)
+        return self.units.inward(rows, left=1)
 
     def log_density(self, x: Tensor) -> Tensor:
         """Evaluate the logarithm of the density at n points, in standardised units."""
-        rows = self.units.outward(x, np.dtype(np.float64))
+        rows = self.units.outward(x, np.dtype(np.float64), left=1)
         density = np.asarray(self.distribution.score_samples(rows), dtype=np.float64)
         return torch.from_numpy(density).to(x) + x.shape[1] * math.log(self.units.scale)
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_NEAR = 10  # units between the means, which networks and single precision cope with
+
 
 class Units(NamedTuple):
     """Standardised units: the target has mean 0 and root mean square 1 in them.
 
-    One scalar for all columns, so that the geometry of the data is kept.
+    One scalar for all columns, so that the geometry of the data is kept. A source far away has an
+    origin of its own, from where it is ten units away: transport and its flows commute with
+    translations, so that clouds far apart keep every digit. What is `left` of the way between the
+    origins, 1 at the source and 0 at the target, says where rows are relative to.
 
     Attributes
     ----------
@@ -21,28 +26,48 @@ class Units(NamedTuple):
         Mean of the target; where it never varies exactly its value.
     scale : float
         Root mean square deviation of the target's entries from it.
+    source_origin : ndarray of shape (d,)
+        What source rows are relative to; the mean of the target, where they are not far from it.
     """
 
     mean: NDArray[np.float64]
     scale: float
+    source_origin: NDArray[np.float64]
 
     @classmethod
     def of(cls, target: NDArray, source: NDArray | None = None) -> Units:
         """Measure the units of a target; if its rows are equal the source tells the scale."""
-        constant = (target == target[0]).all(axis=0)
-        mean = np.where(constant, target[0], target.mean(axis=0, dtype=np.float64))
-        if constant.all():
-            return cls(mean, 1.0 if source is None else cls.of(source).scale)
-        spread = np.abs(target - mean).max()
-        # Dividing by the spread first keeps squares of tiny or huge values representable.
-        scale = spread * np.sqrt(np.mean(np.square((target - mean) / spread)))
-        return cls(mean, float(scale))
+        mean, scale = measure(target)
+        if source is None:
+            return cls(mean, scale or 1.0, mean)
+        source_mean, source_scale = measure(source)
+        scale = scale or source_scale or 1.0
+        way = (source_mean - mean) / scale
+        far = max(1.0, np.abs(way).max() / _NEAR)
+        return cls(mean, scale, mean + (1 - 1 / far) * scale * way)
 
-    def inward(self, rows: NDArray, dtype: torch.dtype = torch.float32) -> Tensor:
+    def inward(
+        self, rows: NDArray, dtype: torch.dtype = torch.float32, left: float = 0.0
+    ) -> Tensor:
         """Take rows in data units to a tensor in standardised units."""
-        return torch.from_numpy((rows - self.mean) / self.scale).to(dtype)
+        return torch.from_numpy((rows - self._origin(left)) / self.scale).to(dtype)
 
-    def outward(self, x: Tensor, dtype: np.dtype) -> NDArray:
+    def outward(self, x: Tensor, dtype: np.dtype, left: Any = 0.0) -> NDArray:
         """Take a tensor in standardised units to rows in data units."""
         rows = x.cpu().numpy().astype(np.float64)  # as scales may be beyond single precision
-        return (rows * self.scale + self.mean).astype(dtype, copy=False)
+        left = np.reshape(left, np.shape(left) + (1,) * (rows.ndim - np.ndim(left)))
+        return (rows * self.scale + self._origin(left)).astype(dtype, copy=False)
+
+    def _origin(self, left: Any) -> NDArray[np.float64]:
+        return (1 - left) * self.mean + left * self.source_origin
+
+
+def measure(rows: NDArray) -> tuple[NDArray[np.float64], float]:
+    """Return the mean of rows, and how far their entries deviate from it; exactly 0 if never."""
+    constant = (rows == rows[0]).all(axis=0)
+    mean = np.where(constant, rows[0], rows.mean(axis=0, dtype=np.float64))
+    spread = np.abs(rows - mean).max()
+    if not spread:
+        return mean, 0.0
+    # Dividing by the spread first keeps squares of tiny or huge values representable.
+    return mean, float(spread * np.sqrt(np.mean(np.square((rows - mean) / spread))))

@@ -57,8 +57,8 @@ def warn_diverged(history: TrainingHistory, learning_rate: float) -> None:
     if history.status == TrainingStatus.DIVERGED:
         warn_user(
             f"{history.status.sentence} What was learned before, in {len(history.loss)} steps at "
-            f"most, is kept. Lower learning_rate={learning_rate:g} or remove far outliers from the "
-            "data.",
+            f"most, is kept. Lower learning_rate={learning_rate:g} or remove far outliers from "
+            "the data.",
             ConvergenceWarning,
         )
 

@@ -37,7 +37,7 @@ class TrainingStatus(StrEnum):
 _SENTENCES = {
     TrainingStatus.COMPLETED: "Training took all of its steps.",
     TrainingStatus.STOPPED_EARLY: "Training was stopped before its last step.",
-    TrainingStatus.DIVERGED: "Training diverged: its loss exploded, or ended far above the first one.",
+    TrainingStatus.DIVERGED: "Training diverged: the loss exploded, or ended far above the first.",
 }
 
 
