@@ -218,9 +218,9 @@ class SinkhornMap:
         """Return times and methods: past the last simulated time the flow is one straight step."""
         # One simulated step is one straight step, however many are asked for.
         n = self.n_steps if self.t_last > 0 else 1
-        grid = torch.linspace(0, self.t_end, n + 1, dtype=x.dtype)
+        grid = torch.linspace(0, self.t_end, n + 1, dtype=x.dtype, device="cpu")
         if grid[-2] > self.t_last:
-            grid[:-1] = torch.linspace(0, self.t_last, n, dtype=x.dtype)
+            grid[:-1] = torch.linspace(0, self.t_last, n, dtype=x.dtype, device="cpu")
         grid = grid.to(x.device)
         return [(grid[:-1], self.method), (grid[-2:], "euler")]
 

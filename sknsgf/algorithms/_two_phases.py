@@ -87,7 +87,7 @@ class TwoPhaseMap:
     @property
     def n_states(self) -> int:
         """States that a path has, at most."""
-        from_start = torch.zeros(1, dtype=torch.float64)
+        from_start = torch.zeros(1, dtype=torch.float64, device="cpu")
         return self.first.n_states + self.n_steps_from(from_start) + 1
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ class TwoPhaseMap:
     def _grid(self, start: Tensor) -> Tensor:
         """Lay out times (n_steps + 1, n) from each point's start (n,) to 1."""
         if self.step_size is None:
-            done = torch.linspace(0, 1, self.n_steps + 1, dtype=start.dtype)
+            done = torch.linspace(0, 1, self.n_steps + 1, dtype=start.dtype, device="cpu")
             return torch.lerp(start, torch.ones_like(start), done.to(start.device)[:, None])
         n_steps = self.n_steps_from(start)
         steps = torch.arange(n_steps + 1, dtype=start.dtype, device=start.device)

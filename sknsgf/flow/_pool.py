@@ -157,13 +157,14 @@ class TrajectoryPool:
             Not yet filled.
         """
         n_simulations, n_times = shape[:2]
+        status = n_simulations, n_times - 1
         return cls(
-            positions=torch.empty(shape, dtype=torch.float32)
+            positions=torch.empty(shape, dtype=torch.float32, device="cpu")
             if directory is None
             else _memory_map(shape, directory),
-            times=torch.empty(n_simulations, n_times, dtype=torch.float32),
-            marginal_error=torch.empty(n_simulations, n_times - 1, dtype=torch.float32),
-            converged=torch.empty(n_simulations, n_times - 1, dtype=torch.bool),
+            times=torch.empty(n_simulations, n_times, dtype=torch.float32, device="cpu"),
+            marginal_error=torch.empty(status, dtype=torch.float32, device="cpu"),
+            converged=torch.empty(status, dtype=torch.bool, device="cpu"),
         )
 
     def store(self, simulations: slice, times: Tensor, moved: Trajectories) -> None:
@@ -234,7 +235,9 @@ class TrajectoryPool:
         Records
             Times, positions and velocities.
         """
-        return self.records(torch.randint(len(self), (n_records,), generator=generator))
+        device = generator.device
+        index = torch.randint(len(self), (n_records,), device=device, generator=generator)
+        return self.records(index)
 
 
 def _memory_map(shape: tuple[int, ...], directory: str | Path) -> Tensor:

@@ -363,7 +363,7 @@ class NSGFPlusPlus(BaseFlowSampler):
 
     def __is_sound__(self) -> dict[str, bool]:
         """Tell which parts of a sampler that was loaded fit the others."""
-        row = torch.zeros(1, self.n_features_in_, device=self.device_)
+        row = torch.zeros(1, self.n_features_in_, dtype=torch.float32, device=self.device_)
         learned = self.learned_map()
         u = learned.velocity(row[:, 0], row).cpu().numpy()
         time = learned.switch_times(row).cpu().numpy()

@@ -195,10 +195,12 @@ class Training:
         """
         best = self._patience.best
         history = TrainingHistory(
-            iter=torch.arange(1, len(self._losses) + 1),
-            loss=torch.tensor(self._losses),
-            validation_iter=torch.tensor(self._patience.iterations, dtype=torch.int64),
-            validation_loss=torch.tensor(self._patience.losses),
+            iter=torch.arange(1, len(self._losses) + 1, device="cpu"),
+            loss=torch.tensor(self._losses, dtype=torch.float32, device="cpu"),
+            validation_iter=torch.tensor(
+                self._patience.iterations, dtype=torch.int64, device="cpu"
+            ),
+            validation_loss=torch.tensor(self._patience.losses, dtype=torch.float32, device="cpu"),
             status=self.status or TrainingStatus.STOPPED_EARLY,
         )
         return (self.average if best is None else best).eval(), history
