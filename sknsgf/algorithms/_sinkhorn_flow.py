@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sknsgf._random import seeded_generator, stream
+from sknsgf._surroundings import undisturbed, without_autocast
 from sknsgf.algorithms._checks import check_choice, check_counts, check_positive
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
 from sknsgf.flow import (
@@ -99,6 +100,7 @@ class SinkhornMap:
         """States that a path has."""
         return self.n_steps + 1
 
+    @without_autocast()
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate the field, held past its last time and to velocities that lead to the target.
 
@@ -123,6 +125,7 @@ class SinkhornMap:
     def _free_velocity(self, t: Tensor, x: Tensor) -> Tensor:
         return self.network(t.clamp(max=self.t_last), x)
 
+    @undisturbed
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Move points to the end of the flow.
@@ -141,6 +144,7 @@ class SinkhornMap:
             x = integrate(self.velocity, x, times, method=method, all_states=False).x[-1]
         return x
 
+    @undisturbed
     @torch.no_grad()
     def path(self, x: Tensor) -> Solution:
         """Return all states on the way.
@@ -161,6 +165,7 @@ class SinkhornMap:
         t, states = (torch.cat([a, b[1:]]) for a, b in ((first.t, second.t), (first.x, second.x)))
         return Solution(t, states, first.nfe + second.nfe)
 
+    @undisturbed
     @torch.no_grad()
     def backward(self, x: Tensor) -> Inverse:
         """Return the way back.
@@ -189,6 +194,7 @@ class SinkhornMap:
             first.error.maximum(second.error),
         )
 
+    @undisturbed
     def change_of_variables(self, x: Tensor) -> ChangeOfVariables:
         """Return where points came from, and how volumes changed on the way.
 
@@ -304,7 +310,7 @@ class SinkhornFlow:
         """
         return 2 if ends.hold_out(self.early_stopping, self.max_iter)[1] is None else 3
 
-    @torch.inference_mode(False)
+    @undisturbed
     def learn(self, ends: Ends, run: Run, start: SinkhornMap | None = None) -> Learned:
         """Simulate, train, and return the map.
 

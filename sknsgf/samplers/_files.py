@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from sknsgf._persistence import read_archive, refusing, write_archive
+from sknsgf._surroundings import undisturbed
 from sknsgf.flow import GaussianNoise, Rows
 from sknsgf.samplers._parameters import find_device
 from sknsgf.samplers._saving import Packer, Unpacker, find_left_out, is_history, is_sound_array
@@ -81,6 +82,7 @@ class FilesMixin:
             warn_left_out(left_out, type(self).__name__)
 
     @classmethod
+    @undisturbed
     def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
         """Load a sampler saved with `save`, by this or an earlier version.
 

@@ -15,6 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sknsgf._surroundings import undisturbed
 from sknsgf.algorithms import SinkhornFlow, SinkhornMap
 from sknsgf.flow import Hull
 from sknsgf.networks import NetworkSpec, in_dtype
@@ -339,6 +340,8 @@ class NSGFSampler(BaseFlowSampler):
                 "again with warm_start=False."
             )
 
+    @undisturbed
+    @torch.no_grad()
     def velocity(self, t: float, X: ArrayLike) -> Any:
         """Evaluate the learned velocity field, held to velocities that lead near the target.
 
@@ -373,10 +376,10 @@ class NSGFSampler(BaseFlowSampler):
         """
         rows = self._check_rows(X)
         x = self._inward(rows)
-        field = torch.no_grad()(self.learned_map(x.dtype).velocity)
+        field = self.learned_map(x.dtype).velocity
         chunks = (chunk.to(self.device_) for chunk in self._chunks(x, n_states=1))
         u = torch.cat([field(chunk.new_full((len(chunk),), t), chunk).cpu() for chunk in chunks])
-        return as_given((u.numpy() * self.scale_).astype(rows.dtype, copy=False), X)
+        return as_given((u.detach().numpy() * self.scale_).astype(rows.dtype, copy=False), X)
 
     @available_if(_has_density)
     def score_samples(self, X: ArrayLike) -> Any:
@@ -461,8 +464,8 @@ class NSGFSampler(BaseFlowSampler):
 
     def __is_sound__(self) -> dict[str, bool]:
         """Tell which parts of a sampler that was loaded fit the others."""
-        row = torch.zeros(1, self.n_features_in_, device=self.device_)
-        u = self.learned_map().velocity(row[:, 0], row).cpu().numpy()
+        row = torch.zeros(1, self.n_features_in_, dtype=torch.float32, device=self.device_)
+        u = self.learned_map().velocity(row[:, 0], row).detach().cpu().numpy()
         return super().__is_sound__() | {
             "velocity_network_": is_sound_array(u, tuple(row.shape), np.float32),
             "_hull": self._hull is None or self._hull.is_sound(self.n_features_in_),

@@ -365,7 +365,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         """Tell which parts of a sampler that was loaded fit the others."""
         row = torch.zeros(1, self.n_features_in_, dtype=torch.float32, device=self.device_)
         learned = self.learned_map()
-        u = learned.velocity(row[:, 0], row).cpu().numpy()
+        u = learned.velocity(row[:, 0], row).detach().cpu().numpy()
         time = learned.switch_times(row).cpu().numpy()
         return super().__is_sound__() | {
             "sinkhorn_flow_": self.sinkhorn_flow_.n_features_in_ == self.n_features_in_,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sknsgf._surroundings import undisturbed
 from sknsgf.training._history import TrainingHistory, TrainingStatus
 
 _CLIP_NORM = 1.0
@@ -55,7 +56,7 @@ class Training:
     tensor([3.])
     """
 
-    @torch.inference_mode(False)
+    @undisturbed
     def __init__(
         self, network: nn.Module, *, max_iter: int, learning_rate: float, ema_decay: float
     ):
@@ -91,6 +92,7 @@ class Training:
         """The loss of the last step."""
         return self._losses[-1]
 
+    @undisturbed
     def step(self, objective: Objective) -> bool:
         """Take one step.
 
@@ -130,6 +132,7 @@ class Training:
             self.status = TrainingStatus.COMPLETED
         return True
 
+    @undisturbed
     def validate(self, held_out_loss: Callable[[nn.Module], Tensor]) -> None:
         """Judge the average every so often, and stop where it has not become better for long.
 
@@ -165,7 +168,7 @@ class Training:
             }
         )
 
-    @torch.inference_mode(False)
+    @undisturbed
     def restore(self, state: State) -> None:
         """Go on from a state of a run that began alike.
 
