@@ -586,6 +586,7 @@ class BaseFlowSampler(
         x = self.source_.draw(int(n_samples), seeded_generator(seed, 0))
         return self._make_samples(x, self._dtype)
 
+    @undisturbed
     def trajectory(self, X: ArrayLike) -> Trajectory:
         """Follow source points along the flow.
 
@@ -667,6 +668,7 @@ class BaseFlowSampler(
         rows[:, self._constant] = self.mean_[self._constant]
         return rows
 
+    @undisturbed
     def _move(self, x: Tensor, *, backward: bool = False) -> Tensor:
         """Move standardised rows along the flow, some at a time."""
         learned = self.learned_map(x.dtype)
