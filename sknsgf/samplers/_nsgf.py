@@ -89,8 +89,9 @@ class NSGFSampler(BaseFlowSampler):
         module is copied, never trained in place; a callable gets `image_shape`, or the shape
         of one row, ``(n_features,)``, where there is none, and returns a module:
         ``network=partial(VelocityUNet, width=64)``. Rows stay rows, images too, until the
-        network reshapes them. Layers that are random in training, such as dropout, draw from
-        torch's global generator and are not covered by `random_state`.
+        network reshapes them. While a callable makes a module, on the CPU, torch's global
+        generator is seeded by `random_state`; layers that are random in training, such as
+        dropout, draw from it as it is and are not covered.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Hidden layers of the perceptron.
     image_shape : tuple of three int, default=None
