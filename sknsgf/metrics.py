@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -70,8 +71,7 @@ def w2_distance(X: ArrayLike, Y: ArrayLike) -> float:
     >>> w2_distance([[0.0, 0.0], [1.0, 0.0]], [[1.0, 2.0], [0.0, 2.0]])
     2.0
     """
-    import ot
-
+    ot = _import_pot()
     (x, y), unit = _in_units(*_check_clouds(X, Y))
     cost = pairwise_distances(x, y, metric="sqeuclidean")
     # POT compares costs with fixed roundings: those of most pairs, not of an outlier, count.
@@ -250,7 +250,9 @@ def two_sample_auc(
     """
     x, y = _check_clouds(X, Y, min_samples=n_splits)
     rows, labels = np.concatenate([x, y]), np.repeat([0, 1], [len(x), len(y)])
-    classifier = make_pipeline(StandardScaler(), SVC()) if classifier is None else classifier
+    classifier = (
+        make_pipeline(StandardScaler(), SVC(random_state=0)) if classifier is None else classifier
+    )
     folds = StratifiedKFold(n_splits, shuffle=True, random_state=random_state)
     held_out = cross_val_predict(classifier, rows, labels, cv=folds, method="decision_function")
     return float(roc_auc_score(labels, held_out))
@@ -409,6 +411,19 @@ def _check_clouds(
             "both must live in the same space."
         )
     return x, y
+
+
+def _import_pot() -> Any:
+    """Import POT, and take back what numpy's global generator lost to it.
+
+    POT imports JAX where it is installed, which draws from there.
+    """
+    before = None if "ot" in sys.modules else np.random.get_state(legacy=False)  # noqa: NPY002
+    import ot
+
+    if before is not None:
+        np.random.set_state(before)  # noqa: NPY002
+    return ot
 
 
 def _in_units(*values: Any) -> tuple[list[Any], int]:

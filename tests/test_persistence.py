@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
@@ -154,6 +155,59 @@ def _through_joblib(fitted):
 )
 def test_python_own_copies_draw_the_same(fitted, copied):
     assert_same(fitted, copied(fitted))
+
+
+class Odd(torch.nn.Module):
+    """Tensors of many kinds: shared, constant, with no value, of types that numpy lacks."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Linear(3, 3, dtype=torch.bfloat16)
+        self.same = self.one
+        self.fixed = torch.nn.Parameter(torch.ones(()), requires_grad=False)
+        self.later = torch.nn.LazyLinear(2)
+        self.register_buffer("nowhere", torch.empty(2, device="meta"))
+        self.register_buffer("parts", torch.ones(2, dtype=torch.complex64), persistent=False)
+        self.kept = torch.arange(3)
+
+
+MODULES = {
+    "perceptron": lambda: VelocityMLP(3, (5,)),
+    "with buffers": OwnNetwork,
+    "recurrent": lambda: torch.nn.LSTM(3, 2),
+    "odd": Odd,
+}
+
+
+@pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda f: pickle.loads(pickle.dumps(f)), _through_joblib]
+)
+def test_copies_have_the_network_that_was_passed(make, copied):
+    network = make()
+    came = copied(flow(network=network)).network
+    assert type(came) is type(network)
+    pairs = zip(_tensors(network), _tensors(came), strict=True)
+    for (name, a), (name_too, b) in pairs:
+        assert (name, type(a), a.requires_grad) == (name_too, type(b), b.requires_grad)
+        if name.startswith(("later", "nowhere")):
+            continue
+        assert (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(a, b)
+    if make is Odd:
+        assert came.same is came.one and torch.equal(came.kept, network.kept)
+
+
+@pytest.mark.parametrize("name", ["perceptron", "with buffers", "recurrent"])
+def test_clones_have_one_hash(name):
+    sampler = flow(network=MODULES[name]())
+    for whole in (sampler, NSGFPlusPlus(sinkhorn_flow=sampler)):
+        assert joblib.hash(clone(whole)) == joblib.hash(whole)
+    other = flow(network=MODULES[name]())  # of other weights
+    assert joblib.hash(other) != joblib.hash(sampler)
+
+
+def _tensors(network):
+    return [*network.named_parameters(), *network.named_buffers()]
 
 
 def test_a_process_pool_draws_the_same():

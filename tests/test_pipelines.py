@@ -1,11 +1,13 @@
 """Domain transport in pipelines, end to end on scikit-learn's digits."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -14,6 +16,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
+from sknsgf.networks import VelocityMLP, VelocityUNet
 
 SAMPLERS = [NSGFSampler, NSGFPlusPlus]
 PIXELS, DIGITS = load_digits(return_X_y=True)
@@ -249,3 +252,11 @@ class TestCompositions:
         first = pipe.fit(X_SOURCE, Y_SOURCE, X_target=X_TARGET).predict(X_SOURCE)
         again = pipe.fit(X_SOURCE, Y_SOURCE, X_target=X_TARGET).predict(X_SOURCE)
         np.testing.assert_array_equal(first, again)
+
+    @pytest.mark.parametrize("network", [VelocityMLP(64, (8,)), partial(VelocityUNet, width=8)])
+    def test_a_memory_cache_knows_a_network_again(self, network, tmp_path, routing):
+        flow = quick(network=network, image_shape=(1, 8, 8), max_iter=2)
+        for _ in range(2):
+            pipe = make_pipeline(clone(flow), classifier(), memory=str(tmp_path))
+            pipe.fit(X_SOURCE[:50], Y_SOURCE[:50], X_target=X_TARGET[:50])
+        assert len(list(tmp_path.rglob("output.pkl"))) == 1

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sknsgf._random import seeded_generator, stream
+from sknsgf._surroundings import undisturbed, without_autocast
 from sknsgf.algorithms._checks import check_choice, check_counts, check_positive
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
 from sknsgf.flow import (
@@ -98,6 +99,7 @@ class SinkhornMap:
         """States that a path has."""
         return self.n_steps + 1
 
+    @without_autocast()
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate the field, held past its last time and to velocities that lead to the target.
 
@@ -119,9 +121,28 @@ class SinkhornMap:
         t_left = 1 - t.clamp(max=self.t_last).unsqueeze(-1)
         return self.hull.to(x).hold(x, u, t_left if self.pace is None else 1 / self.pace)
 
+    def way_left(self, t: Any) -> Any:
+        """Tell how much of a translation that parts the clouds is left at these times.
+
+        Parameters
+        ----------
+        t : float or array
+            Times.
+
+        Returns
+        -------
+        float or array
+            1 at the source, 0 at the target.
+        """
+        if self.pace is None:
+            return 1 - t
+        step = self.t_end - self.t_last
+        return max(1 - self.pace * step, 0.0) ** (t / step)
+
     def _free_velocity(self, t: Tensor, x: Tensor) -> Tensor:
         return self.network(t.clamp(max=self.t_last), x)
 
+    @undisturbed
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Move points to the end of the flow.
@@ -140,6 +161,7 @@ class SinkhornMap:
             x = integrate(self.velocity, x, times, method=method, all_states=False).x[-1]
         return x
 
+    @undisturbed
     @torch.no_grad()
     def path(self, x: Tensor) -> Solution:
         """Return all states on the way.
@@ -160,6 +182,7 @@ class SinkhornMap:
         t, states = (torch.cat([a, b[1:]]) for a, b in ((first.t, second.t), (first.x, second.x)))
         return Solution(t, states, first.nfe + second.nfe)
 
+    @undisturbed
     @torch.no_grad()
     def backward(self, x: Tensor) -> Inverse:
         """Return the way back.
@@ -188,6 +211,7 @@ class SinkhornMap:
             first.error.maximum(second.error),
         )
 
+    @undisturbed
     def change_of_variables(self, x: Tensor) -> ChangeOfVariables:
         """Return where points came from, and how volumes changed on the way.
 
@@ -217,9 +241,9 @@ class SinkhornMap:
         """Return times and methods: past the last simulated time the flow is one straight step."""
         # One simulated step is one straight step, however many are asked for.
         n = self.n_steps if self.t_last > 0 else 1
-        grid = torch.linspace(0, self.t_end, n + 1, dtype=x.dtype)
+        grid = torch.linspace(0, self.t_end, n + 1, dtype=x.dtype, device="cpu")
         if grid[-2] > self.t_last:
-            grid[:-1] = torch.linspace(0, self.t_last, n, dtype=x.dtype)
+            grid[:-1] = torch.linspace(0, self.t_last, n, dtype=x.dtype, device="cpu")
         grid = grid.to(x.device)
         return [(grid[:-1], self.method), (grid[-2:], "euler")]
 
@@ -311,7 +335,7 @@ class SinkhornFlow:
         """
         return 2 if ends.hold_out(self.early_stopping, self.max_iter)[1] is None else 3
 
-    @torch.inference_mode(False)
+    @undisturbed
     def learn(self, ends: Ends, run: Run, start: SinkhornMap | None = None) -> Learned:
         """Simulate, train, and return the map.
 

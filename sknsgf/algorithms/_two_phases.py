@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sknsgf._random import seeded_generator, stream
+from sknsgf._surroundings import undisturbed, without_autocast
 from sknsgf.algorithms._checks import check_choice, check_counts, check_positive
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
 from sknsgf.algorithms._sinkhorn_flow import SinkhornFlow, SinkhornMap, inverse_tol
@@ -87,9 +88,10 @@ class TwoPhaseMap:
     @property
     def n_states(self) -> int:
         """States that a path has, at most."""
-        from_start = torch.zeros(1, dtype=torch.float64)
+        from_start = torch.zeros(1, dtype=torch.float64, device="cpu")
         return self.first.n_states + self.n_steps_from(from_start) + 1
 
+    @without_autocast()
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate the field of the straight flow, held to velocities that lead to the target.
 
@@ -108,6 +110,7 @@ class TwoPhaseMap:
         u, hull = self.network(t, x), self.first.hull
         return u if hull is None else hull.to(x).hold(x, u, 1 - t.unsqueeze(-1))
 
+    @undisturbed
     @torch.no_grad()
     def switch_times(self, x: Tensor) -> Tensor:
         """Tell when points at the end of the first phase enter the straight flow.
@@ -126,6 +129,7 @@ class TwoPhaseMap:
             return torch.full((len(x),), self.switch, dtype=x.dtype, device=x.device)
         return self.predictor(x)
 
+    @undisturbed
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Move points to the end of the flow.
@@ -144,6 +148,7 @@ class TwoPhaseMap:
         grid = self._grid(self.switch_times(near))
         return integrate(self.velocity, near, grid, all_states=False).x[-1]
 
+    @undisturbed
     @torch.no_grad()
     def path(self, x: Tensor) -> Solution:
         """Return all states on the way.
@@ -164,6 +169,7 @@ class TwoPhaseMap:
         t = torch.cat([_by_point(near), end.t])
         return Solution(t, torch.cat([near.x, end.x]), near.nfe + end.nfe + self._n_predictions)
 
+    @undisturbed
     @torch.no_grad()
     def backward(self, x: Tensor) -> Inverse:
         """Return the way back.
@@ -200,6 +206,26 @@ class TwoPhaseMap:
             straight.error.maximum(near.error),
         )
 
+    def way_left(self, t: Any) -> Any:
+        """Tell how much of a translation that parts the clouds is left along paths.
+
+        Parameters
+        ----------
+        t : array of shape (n_states, n)
+            Times of `path`.
+
+        Returns
+        -------
+        array of shape (n_states, n)
+            1 at the source, 0 at the target.
+        """
+        left = 1 - t
+        n = self.first.n_states
+        left[:n] = self.first.way_left(t[:n])
+        entered = left[n].clip(1e-300)
+        left[n:] *= left[n - 1] / entered
+        return left
+
     @property
     def _n_predictions(self) -> int:
         return int(self.predictor is not None)
@@ -226,7 +252,7 @@ class TwoPhaseMap:
     def _grid(self, start: Tensor) -> Tensor:
         """Lay out times (n_steps + 1, n) from each point's start (n,) to 1."""
         if self.step_size is None:
-            done = torch.linspace(0, 1, self.n_steps + 1, dtype=start.dtype)
+            done = torch.linspace(0, 1, self.n_steps + 1, dtype=start.dtype, device="cpu")
             return torch.lerp(start, torch.ones_like(start), done.to(start.device)[:, None])
         n_steps = self.n_steps_from(start)
         steps = torch.arange(n_steps + 1, dtype=start.dtype, device=start.device)
@@ -311,7 +337,7 @@ class TwoPhases:
         """
         return 2 + self.predicts
 
-    @torch.inference_mode(False)
+    @undisturbed
     def learn(self, ends: Ends, run: Run, start: TwoPhaseMap | None = None) -> Learned:
         """Learn one phase after the other, and return the map.
 

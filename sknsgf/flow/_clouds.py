@@ -82,8 +82,9 @@ class Rows:
             The rows.
         """
         n_rows = len(self.x)
-        index = torch.randperm(n_rows, generator=generator)[:n]
-        again = torch.randint(n_rows, (max(0, n - n_rows),), generator=generator)
+        device, n_again = generator.device, max(0, n - n_rows)
+        index = torch.randperm(n_rows, device=device, generator=generator)[:n]
+        again = torch.randint(n_rows, (n_again,), device=device, generator=generator)
         return self.x[torch.cat([index, again])]
 
 
@@ -120,7 +121,9 @@ class GaussianNoise:
         Tensor of shape (n, d)
             The rows.
         """
-        return torch.randn(n, self.n_features, dtype=torch.float32, generator=generator)
+        shape = n, self.n_features
+        device = generator.device
+        return torch.randn(shape, dtype=torch.float32, device=device, generator=generator)
 
     def log_density(self, x: Tensor) -> Tensor:
         """Evaluate the logarithm of the density.

@@ -115,6 +115,7 @@ def _check_rows(x: Any, name: str) -> None:
 
 def split(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Split a tenth off, the same rows whenever a fit goes on."""
-    order = torch.randperm(len(rows), generator=seeded_generator(0, len(rows)))
+    generator = seeded_generator(0, len(rows))
+    order = torch.randperm(len(rows), device="cpu", generator=generator)
     n_held_out = len(rows) // 10
     return rows[order[n_held_out:]], rows[order[:n_held_out]]

@@ -175,17 +175,18 @@ class TrajectoryPool:
         """
         n_simulations, n_times = shape[:2]
         if directory is None:
-            positions = torch.empty(shape, dtype=torch.float32)
+            positions = torch.empty(shape, dtype=torch.float32, device="cpu")
         else:
             Path(directory).mkdir(parents=True, exist_ok=True)
             # A file of its own, that vanishes with the pool: other fits may share the directory.
             with tempfile.TemporaryFile(dir=directory) as file:
                 positions = torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
+        status = n_simulations, n_times - 1
         return cls(
             positions=positions,
-            times=torch.empty(n_simulations, n_times, dtype=torch.float32),
-            marginal_error=torch.empty(n_simulations, n_times - 1, dtype=torch.float32),
-            converged=torch.empty(n_simulations, n_times - 1, dtype=torch.bool),
+            times=torch.empty(n_simulations, n_times, dtype=torch.float32, device="cpu"),
+            marginal_error=torch.empty(status, dtype=torch.float32, device="cpu"),
+            converged=torch.empty(status, dtype=torch.bool, device="cpu"),
         )
 
     def store(self, simulations: slice, times: Tensor, moved: Trajectories) -> None:
@@ -256,4 +257,6 @@ class TrajectoryPool:
         Records
             Times, positions and velocities.
         """
-        return self.records(torch.randint(len(self), (n_records,), generator=generator))
+        device = generator.device
+        index = torch.randint(len(self), (n_records,), device=device, generator=generator)
+        return self.records(index)

@@ -52,9 +52,10 @@ def straight_schedule(
     >>> straight_schedule(4).step_sizes
     tensor([0.2500, 0.3333, 0.5000, 1.0000], dtype=torch.float64)
     """
-    grid = torch.arange(n_steps + 1, dtype=torch.float64)
+    grid = torch.arange(n_steps + 1, dtype=torch.float64, device="cpu")
     if generator is not None and n_steps > 1:
-        grid[1:-1] += torch.rand(n_steps - 1, dtype=torch.float64, generator=generator) - 0.5
+        moved = torch.rand(n_steps - 1, dtype=grid.dtype, device="cpu", generator=generator)
+        grid[1:-1] += moved - 0.5
     times = grid / n_steps * t_end  # in this order the last is t_end to the bit
     return Schedule(times, times.diff() / (1 - times[:-1]))
 
@@ -79,5 +80,5 @@ def constant_schedule(n_steps: int, step_size: float) -> Schedule:
     >>> constant_schedule(2, 0.5).times
     tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
-    times = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
-    return Schedule(times, torch.full((n_steps,), step_size, dtype=torch.float64))
+    times = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64, device="cpu")
+    return Schedule(times, torch.full_like(times[1:], step_size))

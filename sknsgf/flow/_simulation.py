@@ -13,6 +13,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
 from sknsgf._random import seeded_generator
+from sknsgf._surroundings import undisturbed
 from sknsgf.flow._clouds import Cloud
 from sknsgf.flow._pool import Trajectories, TrajectoryPool
 from sknsgf.flow._schedule import Schedule
@@ -79,7 +80,6 @@ def follow_sinkhorn_flow(
     return Trajectories(*(torch.stack(parts, 1) for parts in (positions, errors, converged)))
 
 
-@torch.inference_mode(False)
 def simulate_sinkhorn_flow(
     draw_source: DrawPoints,
     draw_target: DrawPoints,
@@ -176,7 +176,7 @@ class Start(NamedTuple):
     target: Cloud
 
 
-@torch.inference_mode(False)
+@undisturbed
 def simulate_by_number(
     draw: Callable[[int], Start],
     *,

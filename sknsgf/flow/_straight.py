@@ -54,7 +54,7 @@ def straight_records(x: Tensor, y: Tensor, generator: torch.Generator) -> Record
     >>> bool(torch.all(records.x == records.t[:, None]))
     True
     """
-    t = torch.rand(len(x), dtype=x.dtype, generator=generator)
+    t = torch.rand(len(x), dtype=x.dtype, device=generator.device, generator=generator)
     return Records(t, torch.lerp(x, y, t.unsqueeze(-1)), y - x)
 
 
@@ -188,7 +188,7 @@ class LargePairs:
             self._round = round_, *self._begin(round_)
         _, x, y, ends = self._round
         generator = seeded_generator(stream(self.seed, "order"), again)
-        order = torch.randperm(self.n_source, generator=generator)
+        order = torch.randperm(self.n_source, device="cpu", generator=generator)
         some = order[place * self.batch_size :][: self.batch_size]
         return x.take(some), y.take(ends[some, column])
 
@@ -353,11 +353,13 @@ def _endless(pairs: Pairs) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _draw_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (), generator=generator))
+    return int(torch.randint(2**62, (), device=generator.device, generator=generator))
 
 
 def _draw_columns(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Draw n columns for each row of weights; multinomial draws a number for every entry."""
     shares = weights.cumsum(-1)
-    level = torch.rand(len(weights), n, dtype=weights.dtype, generator=generator) * shares[:, -1:]
+    shape = len(weights), n
+    level = torch.rand(shape, dtype=shares.dtype, device=shares.device, generator=generator)
+    level *= shares[:, -1:]
     return torch.searchsorted(shares, level, right=True).clamp(max=weights.shape[1] - 1)

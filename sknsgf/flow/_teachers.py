@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
-
 from sknsgf._random import seeded_generator
 from sknsgf.flow._pool import Records, TrajectoryPool
 from sknsgf.flow._status import Status
@@ -128,7 +126,6 @@ class LineTeacher:
         return Records(t, x, u, weight=end.weight, condition=end.condition)
 
 
-@torch.inference_mode(False)
 def first_records(teacher: Teacher, n: int) -> Records:
     """Gather the first batches of a teacher until there are n records or more."""
     batches = [teacher.batch(0)]

@@ -7,6 +7,7 @@ from sknsgf.networks._making import NetworkSpec, go_on_with
 from sknsgf.networks._making import in_dtype as in_dtype
 from sknsgf.networks._making import suit_rate as suit_rate
 from sknsgf.networks._mlp import VelocityMLP
+from sknsgf.networks._pickling import ByValue as ByValue
 from sknsgf.networks._predictor import ConvolutionalTimePredictor, TimePredictor
 from sknsgf.networks._standardised import StandardisedVelocity
 from sknsgf.networks._unet import VelocityUNet

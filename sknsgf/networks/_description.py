@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sknsgf._surroundings import undisturbed
 from sknsgf.networks._mlp import VelocityMLP
 from sknsgf.networks._predictor import ConvolutionalTimePredictor, TimePredictor
 from sknsgf.networks._standardised import StandardisedVelocity
@@ -53,6 +54,13 @@ def describe_network(network: nn.Module) -> Description:
     return {"class": name, **{key: np.asarray(value).tolist() for key, value in arguments.items()}}
 
 
+def outline(cls: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+    """Build a network in single precision, without memory and without drawing any weight."""
+    with torch.device("meta"):
+        return cls(*args, **kwargs).float()
+
+
+@undisturbed
 def rebuild_network(
     description: Description, state: Mapping[str, Tensor], foreign: Callable[[], nn.Module]
 ) -> nn.Module:
@@ -102,7 +110,7 @@ def _build(
         start = "network."
         inner = {key[len(start) :]: state[key] for key in state if key.startswith(start)}
         network = _build(arguments["network"], inner, foreign)
-        row = torch.zeros(1, state["u_mean"].shape[0])
+        row = torch.zeros(1, state["u_mean"].shape[0], dtype=torch.float32, device="cpu")
         return StandardisedVelocity(network, row, row, float(arguments["t_end"]), row)
     if name == "VelocityMLP":  # of the first format had no such thing
         arguments.setdefault("layer_norm", False)
@@ -110,10 +118,9 @@ def _build(
         raise ValueError(f"there is no network {name!r}")
     if any(isinstance(value, list) and len(value) > len(state) for value in arguments.values()):
         raise ValueError(f"it has weights for fewer layers than the {name} described")
-    # Without memory first: a few digits can ask for more than there is.
-    with torch.device("meta"):
-        _check_state(_CLASSES[name](**arguments), state)
-    return _CLASSES[name](**arguments).float()
+    network = outline(_CLASSES[name], **arguments)
+    _check_state(network, state)  # before there is memory: a few digits can ask for any amount
+    return network.to_empty(device="cpu")
 
 
 def _check_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -27,19 +27,20 @@ class TimeEmbedding(nn.Module):
             [ 1., -1., -0.]])
     """
 
-    frequencies: Tensor
-
     def __init__(self, n_frequencies: int = 0):
         super().__init__()
-        frequencies = math.pi * torch.arange(1, n_frequencies + 1)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.n_frequencies = n_frequencies
 
     @property
     def n_features(self) -> int:
         """Number of features."""
-        return 1 + 2 * len(self.frequencies)
+        return 1 + 2 * self.n_frequencies
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed times of shape (n,) as rows of shape (n, n_features)."""
-        angles = t.unsqueeze(-1) * self.frequencies.to(t)
-        return torch.cat([2 * t.unsqueeze(-1) - 1, angles.cos(), angles.sin()], -1)
+        t = t.unsqueeze(-1)
+        if not self.n_frequencies:
+            return 2 * t - 1
+        k = torch.arange(1, self.n_frequencies + 1, dtype=torch.float32, device=t.device)
+        angles = t * (math.pi * k).to(t)
+        return torch.cat([2 * t - 1, angles.cos(), angles.sin()], -1)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sknsgf.networks._description import describe_network
+from sknsgf._surroundings import undisturbed
+from sknsgf.networks._description import describe_network, outline
 from sknsgf.networks._mlp import VelocityMLP
 from sknsgf.networks._predictor import ConvolutionalTimePredictor, TimePredictor
 from sknsgf.networks._sizes import are_sizes, check_image_shape
@@ -96,18 +97,11 @@ class NetworkSpec:
         ValueError
             If it cannot be called as it will be, or cannot be trained.
         """
-        with seeded(seed):
-            if isinstance(self.network, nn.Module):
-                made: Any = copy.deepcopy(self.network)
-            elif not isinstance(self.network, str):
-                shape = (self.n_features,) if self.image_shape is None else self.image_shape
-                made = _call_factory(self.network, tuple(shape))
-            elif self.is_convolutional and self.image_shape is not None:
-                made = VelocityUNet(self.image_shape)
-            else:
-                made = VelocityMLP(self.n_features, self.hidden_layer_sizes)
-            _check_network(made, self.n_features)
-            return made.float()
+        if not isinstance(self.network, str):
+            return self._make_own(seed)
+        if self.is_convolutional and self.image_shape is not None:
+            return _draw(seed, VelocityUNet, self.image_shape)
+        return _draw(seed, VelocityMLP, self.n_features, self.hidden_layer_sizes)
 
     def make_predictor(self, seed: int) -> nn.Module:
         """Make a time predictor to go with the velocity network.
@@ -122,12 +116,24 @@ class NetworkSpec:
         Module
             In float32, on the CPU.
         """
-        with seeded(seed):
-            if self.image_shape is not None and self.is_convolutional:
-                return ConvolutionalTimePredictor(self.image_shape).float()
-            return TimePredictor(self.n_features, self.hidden_layer_sizes).float()
+        if self.image_shape is not None and self.is_convolutional:
+            return _draw(seed, ConvolutionalTimePredictor, self.image_shape)
+        return _draw(seed, TimePredictor, self.n_features, self.hidden_layer_sizes)
+
+    @undisturbed
+    def _make_own(self, seed: int) -> nn.Module:
+        """Copy the user's module or call the factory, and try what came."""
+        with _seeded(seed):
+            if isinstance(self.network, nn.Module):
+                made: Any = copy.deepcopy(self.network)
+            else:
+                shape = (self.n_features,) if self.image_shape is None else self.image_shape
+                made = _call_factory(self.network, tuple(shape))
+            _check_network(made, self.n_features)
+            return made.float()
 
 
+@undisturbed
 def go_on_with(fitted: Any, made: nn.Module) -> Any:
     """Return a copy of a fitted network to be trained on, if it is of the kind just made.
 
@@ -162,8 +168,7 @@ def go_on_with(fitted: Any, made: nn.Module) -> Any:
             f"fitted, a {type(inner).__name__} that training would go on with. Set them back, or "
             "fit again with warm_start=False."
         )
-    with torch.inference_mode(False):
-        return copy.deepcopy(fitted).requires_grad_(True)
+    return copy.deepcopy(fitted).requires_grad_(True)
 
 
 def suit_rate(learning_rate: float | str, network: nn.Module, perceptron: float) -> float:
@@ -173,19 +178,40 @@ def suit_rate(learning_rate: float | str, network: nn.Module, perceptron: float)
     return perceptron if isinstance(network, VelocityMLP | TimePredictor) else _OTHER_RATE
 
 
+@undisturbed
 def in_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a network that computes in single or double precision; it is kept in single."""
     return copy.deepcopy(network).double() if dtype == torch.float64 else network
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator for as long as a network is initialised, then restore it.
+@undisturbed
+def _draw(seed: int, cls: Callable[..., nn.Module], *sizes: Any) -> nn.Module:
+    """Make a network of this package and draw its weights, from a generator of their own.
 
-    So it is with the default precision, in which weights are drawn. The lock keeps fits that
-    run in threads from seeing each other's seed.
+    Torch's layers draw theirs from the global one. These are the same numbers, in the same order.
     """
-    with _seed_lock, torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+    network = outline(cls, *sizes).to_empty(device="cpu")
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    with torch.no_grad():
+        for layer in network.modules():
+            weights = list(layer.parameters(recurse=False))
+            if type(layer) in (nn.Linear, nn.Conv2d):
+                bound = 1 / math.sqrt(weights[0][0].numel())
+                for weight in weights:
+                    weight.uniform_(-bound, bound, generator=generator)
+            elif weights:  # which begin as constants
+                layer.reset_parameters()  # type: ignore[operator]
+    return network
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator while a network of the user's is made, then restore it.
+
+    Its layers draw from there, in the default precision. The lock keeps fits that run in threads
+    from seeing each other's seed; it cannot keep it from threads of the user's.
+    """
+    with _seed_lock, torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU alone: no other is restored
         precision = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
@@ -223,7 +249,8 @@ def _check_network(network: Any, n_features: int) -> None:
             "network must be a torch.nn.Module, or a callable that takes the shape of a row, or "
             f"image_shape, and returns one; got {type(network).__name__}."
         )
-    t, x = torch.zeros(2), torch.linspace(-1, 1, 2 * n_features).reshape(2, n_features)
+    t = torch.zeros(2, dtype=torch.float32, device="cpu")
+    x = torch.linspace(-1, 1, 2 * n_features, dtype=t.dtype, device=t.device).reshape(2, -1)
     _try_network(network, t, x, "Images arrive as rows, too: reshape them inside the network.")
     hint = "It is trained in float32 but moves float64 rows in float64: follow the dtype of x."
     _try_network(network, t.double(), x.double(), hint)
@@ -231,11 +258,10 @@ def _check_network(network: Any, n_features: int) -> None:
 
 def _try_network(network: nn.Module, t: Tensor, x: Tensor, hint: str) -> None:
     """Raise unless a network, called as it will be, returns velocities that can be learned."""
-    network = network.to(x).eval()  # in training statistics would be kept of these rows
     shape, dtype = tuple(x.shape), str(x.dtype).removeprefix("torch.")
     try:
-        with torch.enable_grad():
-            u = network(t, x)
+        network = network.to(x).eval()  # in training statistics would be kept of these rows
+        u = network(t, x)
     except Exception as error:
         raise ValueError(
             f"network(t, x) failed for t of shape (2,) and x of shape {shape}, {dtype}: {error}. "

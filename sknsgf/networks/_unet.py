@@ -109,9 +109,7 @@ class VelocityUNet(nn.Module):
         self.after = _Block(widths[-1], widths[-1], n_times)
         self.up = nn.ModuleList(_Block(m + n, n, n_times) for n, m in pairwise(widths))
         self.norm = _normalisation(width)
-        self.last = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.last = _Still(width, channels, 3, padding=1)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Predict dx/dt, shape (n, C * H * W), at times (n,) and rows (n, C * H * W)."""
@@ -129,6 +127,14 @@ class VelocityUNet(nn.Module):
             image = block(torch.cat([image, skip], 1), time)
         image = self.last(silu(self.norm(image)))
         return pixel_shuffle(image, self.patch_size).reshape(x.shape)
+
+
+class _Still(nn.Conv2d):
+    """A convolution that begins at zero."""
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
 
 class _Block(nn.Module):

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sknsgf._random import stream
+from sknsgf._surroundings import undisturbed
 from sknsgf.algorithms import Algorithm, Learned, Map, Run
 from sknsgf.flow import Ends, GaussianNoise, Rows, Source, seeded_generator
 from sknsgf.samplers._arrays import (
@@ -376,6 +377,7 @@ class BaseFlowSampler(
         return self._fit(X_source, y, X_target, warm_start=True)
 
     @with_callbacks
+    @undisturbed
     def _fit(self, X_source: Any, y: Any, X_target: Any, *, warm_start: bool) -> Self:
         """Fit, from the start or from where the last fit ended; whole, or not at all."""
         warm_start = warm_start and self.__sklearn_is_fitted__()
@@ -397,7 +399,7 @@ class BaseFlowSampler(
             return common | self._attributes(learned, algorithm, common)
 
         fit = Fit(self, *data, algorithm.stages(ends), attributes)
-        with fit, torch.inference_mode(False):
+        with fit:
             run = Run(seed, device, self.n_jobs, watch=fit)
             start = self.learned_map() if warm_start else None
             learned = algorithm.learn(ends, run, start)
@@ -598,6 +600,7 @@ class BaseFlowSampler(
         x = self.source_.draw(int(n_samples), seeded_generator(seed, 0))
         return self._make_samples(x, self._dtype)
 
+    @undisturbed
     def trajectory(self, X: ArrayLike) -> Trajectory:
         """Follow source points along the flow.
 
@@ -686,6 +689,7 @@ class BaseFlowSampler(
         rows[:, self._constant] = self.mean_[self._constant]
         return rows
 
+    @undisturbed
     def _move(self, x: Tensor, *, backward: bool = False) -> Tensor:
         """Move standardised rows along the flow, some at a time."""
         learned = self.learned_map(x.dtype)

@@ -8,9 +8,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from sknsgf._persistence import read_archive, refusing, write_archive
+from sknsgf._surroundings import undisturbed
 from sknsgf.flow import GaussianNoise, Rows
+from sknsgf.networks import ByValue
 from sknsgf.samplers._parameters import find_device
 from sknsgf.samplers._saving import Packer, Unpacker, find_left_out, is_history, is_sound_array
 from sknsgf.samplers._warnings import warn_left_out
@@ -26,6 +29,23 @@ class FilesMixin:
     source_: Any
     history_: Any
     _constant: NDArray[np.int64]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes; networks so that those of a clone pickle and hash alike."""
+        state: Any = super().__getstate__()
+        return {
+            name: ByValue(value) if isinstance(value, nn.Module) else value
+            for name, value in state.items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the attributes over; from a pickle networks come as such."""
+        super().__setstate__(  # type: ignore[misc]
+            {
+                name: value.network if isinstance(value, ByValue) else value
+                for name, value in state.items()
+            }
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the fitted sampler to one file that is safe to share.
@@ -81,6 +101,7 @@ class FilesMixin:
             warn_left_out(left_out, type(self).__name__)
 
     @classmethod
+    @undisturbed
     def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
         """Load a sampler saved with `save`, by this or an earlier version.
 

@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
+from sknsgf._surroundings import undisturbed
 from sknsgf.algorithms import SinkhornFlow, SinkhornMap
 from sknsgf.flow import Hull
 from sknsgf.networks import NetworkSpec, in_dtype
@@ -88,8 +89,9 @@ class NSGFSampler(BaseFlowSampler):
         module is copied, never trained in place; a callable gets `image_shape`, or the shape
         of one row, ``(n_features,)``, where there is none, and returns a module:
         ``network=partial(VelocityUNet, width=64)``. Rows stay rows, images too, until the
-        network reshapes them. Layers that are random in training, such as dropout, draw from
-        torch's global generator and are not covered by `random_state`.
+        network reshapes them. While a callable makes a module, on the CPU, torch's global
+        generator is seeded by `random_state`; layers that are random in training, such as
+        dropout, draw from it as it is and are not covered.
     hidden_layer_sizes : sequence of int, default=(256, 256, 256)
         Hidden layers of the perceptron.
     image_shape : tuple of three int, default=None
@@ -323,6 +325,8 @@ class NSGFSampler(BaseFlowSampler):
                 "again with warm_start=False."
             )
 
+    @undisturbed
+    @torch.no_grad()
     def velocity(self, t: float, X: ArrayLike) -> Any:
         """Evaluate the learned velocity field, held to velocities that lead near the target.
 
@@ -447,16 +451,12 @@ class NSGFSampler(BaseFlowSampler):
         return as_given(density.numpy() - x.shape[1] * math.log(self.scale_), X)
 
     def _way_left(self, t: Any = None) -> Any:
-        t = self._end_time if t is None else t
-        if self._pace is None:
-            return 1 - t
-        each = max(1 - self._pace / self._n_steps, 0.0)  # step of the simulations leaves this much
-        return each ** (self._n_steps * t)
+        return self.learned_map().way_left(self._end_time if t is None else t)
 
     def __is_sound__(self) -> dict[str, bool]:
         """Tell which parts of a sampler that was loaded fit the others."""
-        row = torch.zeros(1, self.n_features_in_, device=self.device_)
-        u = self.learned_map().velocity(row[:, 0], row).cpu().numpy()
+        row = torch.zeros(1, self.n_features_in_, dtype=torch.float32, device=self.device_)
+        u = self.learned_map().velocity(row[:, 0], row).detach().cpu().numpy()
         return super().__is_sound__() | {
             "velocity_network_": is_sound_array(u, tuple(row.shape), np.float32),
             "_hull": self._hull is None or self._hull.is_sound(self.n_features_in_),

@@ -33,7 +33,7 @@ def find_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
+        torch.empty(0, dtype=torch.float32, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f'device={device!r} cannot be used here: {error}. Try device="auto" or "cpu".'

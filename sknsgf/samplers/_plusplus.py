@@ -348,18 +348,13 @@ class NSGFPlusPlus(BaseFlowSampler):
             )
 
     def _way_left(self, t: Any = None) -> Any:
-        if t is None:
-            return 0.0
-        n = self.sinkhorn_flow_.learned_map().n_states  # of which the first phase has these
-        flow, entry = t[:n], t[n]
-        first = self.sinkhorn_flow_._way_left(flow)
-        return np.concatenate([first, first[-1] * (1 - t[n:]) / np.maximum(1 - entry, 1e-300)])
+        return 0.0 if t is None else self.learned_map().way_left(t)
 
     def __is_sound__(self) -> dict[str, bool]:
         """Tell which parts of a sampler that was loaded fit the others."""
-        row = torch.zeros(1, self.n_features_in_, device=self.device_)
+        row = torch.zeros(1, self.n_features_in_, dtype=torch.float32, device=self.device_)
         learned = self.learned_map()
-        u = learned.velocity(row[:, 0], row).cpu().numpy()
+        u = learned.velocity(row[:, 0], row).detach().cpu().numpy()
         time = learned.switch_times(row).cpu().numpy()
         return super().__is_sound__() | {
             "sinkhorn_flow_": self.sinkhorn_flow_.n_features_in_ == self.n_features_in_,

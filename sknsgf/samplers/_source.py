@@ -41,7 +41,7 @@ class UserSource:
         ValueError
             If ``sample`` returns another shape or values that are not finite.
         """
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        seed = int(torch.randint(2**31 - 1, (), device=generator.device, generator=generator))
         rows = self._sample(n, np.random.RandomState(seed))
         rows = np.asarray(rows[0] if isinstance(rows, tuple) else rows, dtype=np.float64)
         expected = (n, len(self.units.mean))

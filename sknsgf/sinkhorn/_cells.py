@@ -42,6 +42,7 @@ def in_cells(points: Tensor, width: float) -> Cells:
 
 
 def _multipliers(coordinates: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    odd = 2 * torch.randint(2**62, coordinates.shape[-1:], generator=generator) + 1
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    shape = coordinates.shape[-1:]
+    odd = 2 * torch.randint(2**62, shape, device="cpu", generator=generator) + 1
     return odd.to(coordinates.device)

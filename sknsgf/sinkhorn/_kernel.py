@@ -269,10 +269,11 @@ def has_products(x: Tensor, *known: tuple[Tensor, Tensor]) -> bool:
     inner = known[-1][0]
     found = torch.zeros_like(inner[:, :1])
     way = inner.new_zeros(len(inner), 1, x.shape[-1])
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     for products, cloud in known:
-        factors = torch.randn(products.shape[-1], generator=generator).to(products)
-        factors = factors.expand(len(inner), 1, -1)
+        n = products.shape[-1]
+        factors = torch.randn(n, dtype=torch.float32, device="cpu", generator=generator)
+        factors = factors.to(products).expand(len(inner), 1, -1)
         way = way + torch.bmm(factors, cloud.view(len(inner), *cloud.shape[-2:]))
         found = found + torch.bmm(factors, products.mT)
     gap = torch.bmm(way, x.view(len(inner), *x.shape[-2:]).mT) - found

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+
+from sknsgf._surroundings import without_autocast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,15 +61,12 @@ def _set_precision(values: list[str]) -> None:
         torch.set_float32_matmul_precision(values[0].replace("ieee", "highest"))
 
 
-def in_full_precision(
-    function: Callable[Concatenate[Tensor, P], R],
-) -> Callable[Concatenate[Tensor, P], R]:
-    """Let a function of a tensor `x` form its products without TensorFloat-32 or autocast."""
+def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function form its products without TensorFloat-32 or autocast."""
 
     @functools.wraps(function)
-    def exact(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
-        device = x.device.type if isinstance(x, Tensor) else "cpu"  # for the function to refuse
-        with _ieee_products, torch.autocast(device, enabled=False):
-            return function(x, *args, **kwargs)
+    def exact(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _ieee_products, without_autocast():
+            return function(*args, **kwargs)
 
     return exact

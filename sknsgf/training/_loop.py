@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from sknsgf.training._history import TrainingHistory
 from sknsgf.training._state import Objective, Training
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
 def learn(
     training: Training,
     objective: Objective,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sknsgf._surroundings import undisturbed
 from sknsgf.training._history import TrainingHistory, TrainingStatus
 
 _CLIP_NORM = 1.0
@@ -56,7 +57,7 @@ class Training:
     tensor([3.])
     """
 
-    @torch.inference_mode(False)
+    @undisturbed
     def __init__(
         self, network: nn.Module, *, max_iter: int, learning_rate: float, ema_decay: float
     ):
@@ -93,6 +94,7 @@ class Training:
         """The loss of the last step."""
         return self._losses[-1]
 
+    @undisturbed
     def step(self, objective: Objective) -> bool:
         """Take one step.
 
@@ -143,6 +145,7 @@ class Training:
         first = abs(self._losses[0]) if self._losses else 0.0
         return not math.isfinite(loss) or loss > times * first > 0
 
+    @undisturbed
     def validate(self, held_out_loss: Callable[[nn.Module], Tensor]) -> None:
         """Judge the average every so often, and stop where it has not become better for long.
 
@@ -179,7 +182,7 @@ class Training:
             }
         )
 
-    @torch.inference_mode(False)
+    @undisturbed
     def restore(self, state: State) -> None:
         """Go on from a state of a run that began alike.
 
@@ -216,10 +219,12 @@ class Training:
             diverged = self.status == TrainingStatus.DIVERGED
             network = self._good if diverged else self.average
         history = TrainingHistory(
-            iter=torch.arange(1, len(self._losses) + 1),
-            loss=torch.tensor(self._losses),
-            validation_iter=torch.tensor(self._patience.iterations, dtype=torch.int64),
-            validation_loss=torch.tensor(self._patience.losses),
+            iter=torch.arange(1, len(self._losses) + 1, device="cpu"),
+            loss=torch.tensor(self._losses, dtype=torch.float32, device="cpu"),
+            validation_iter=torch.tensor(
+                self._patience.iterations, dtype=torch.int64, device="cpu"
+            ),
+            validation_loss=torch.tensor(self._patience.losses, dtype=torch.float32, device="cpu"),
             status=self.status or TrainingStatus.STOPPED_EARLY,
         )
         return network.eval(), history
