@@ -1,3 +1,4 @@
+import inspect
 import itertools
 import threading
 
@@ -515,7 +516,9 @@ def test_jobs_are_those_the_user_configured(device, monkeypatch):
         workers.add(threading.get_ident())
         return follow_sinkhorn_flow(*clouds, **settings)
 
-    monkeypatch.setitem(simulate_by_number.__globals__, "follow_sinkhorn_flow", follow)
+    monkeypatch.setitem(
+        inspect.unwrap(simulate_by_number).__globals__, "follow_sinkhorn_flow", follow
+    )
     simulate(device)
     assert workers == {threading.get_ident()}
     with joblib.parallel_config(backend="threading", n_jobs=2):
