@@ -684,7 +684,7 @@ class TestBadInput:
             {"t_end": 0.5, "schedule": "constant"},
             {"network": "transformer"},
             {"hidden_layer_sizes": (64, 0)},
-            {"hidden_layer_sizes": 64},
+            {"hidden_layer_sizes": -64},
             {"max_iter": 0},
             {"learning_rate": 0},
             {"batch_size": 0},

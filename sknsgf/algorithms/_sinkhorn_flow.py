@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_choice, check_share
 from sknsgf._random import seeded_generator, stream
-from sknsgf.algorithms._checks import check_choice, check_counts, check_positive
+from sknsgf.algorithms._checks import check_counts, check_kind, check_lengths, check_width
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
 from sknsgf.flow import (
     Ends,
@@ -240,6 +241,11 @@ class SinkhornFlow:
     max_iter, learning_rate, batch_size, ema_decay, early_stopping
         As in :class:`~sknsgf.NSGFSampler`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a value cannot be used.
+
     See Also
     --------
     sknsgf.NSGFSampler : The same for arrays, in any units.
@@ -280,14 +286,15 @@ class SinkhornFlow:
 
     def __post_init__(self) -> None:
         """Raise unless the values can be used."""
+        check_kind(self.network, "network", NetworkSpec)
         check_counts(
             self, "n_steps", "n_particles", "n_targets", "n_simulations", "max_iter", "batch_size"
         )
-        check_positive(self, "blur", "step_size")
-        check_choice(self, "schedule", ("straight", "constant"))
-        check_choice(self, "early_stopping", ("auto", True, False))
-        if not 0 < self.t_end <= 1:
-            raise ValueError(f"t_end must be in (0, 1], got {self.t_end!r}.")
+        check_lengths(self, "blur", "step_size", "learning_rate")
+        check_choice(self.schedule, "schedule", ("straight", "constant"))
+        check_choice(self.early_stopping, "early_stopping", ("auto", True, False))
+        check_share(self.t_end, "t_end", "(0, 1]")
+        check_share(self.ema_decay, "ema_decay", "[0, 1)")
 
     def stages(self, ends: Ends) -> int:
         """Count the stages of a run.
@@ -325,10 +332,12 @@ class SinkhornFlow:
 
         Raises
         ------
-        ValueError
-            If the network cannot be used, is of another kind than that of `start`, or there are
-            too few rows to hold any out.
+        TypeError, ValueError
+            If the network cannot be used, is of another kind than that of `start` or of another
+            width than the rows, or there are too few rows to hold any out.
         """
+        check_width(self.network, ends)
+        check_kind(run, "run", Run)
         kept, held_out = ends.hold_out(self.early_stopping, self.max_iter)
         network: Any = self.network.make(run.stream("network"))
         rate = self.choose_rate(network)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import check_size
 from sknsgf._random import deal_indices, seeded_generator
 
 
@@ -95,6 +96,11 @@ class GaussianNoise:
     n_features : int
         Width of the rows.
 
+    Raises
+    ------
+    ValueError
+        If it is not a positive integer.
+
     Examples
     --------
     >>> import torch
@@ -103,7 +109,7 @@ class GaussianNoise:
     """
 
     def __init__(self, n_features: int):
-        self.n_features = n_features
+        self.n_features = check_size(n_features, "n_features")
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw rows.

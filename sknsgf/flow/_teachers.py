@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from sknsgf._arguments import check_size
 from sknsgf._random import seeded_generator
 from sknsgf.flow._pool import Records, TrajectoryPool
 from sknsgf.flow._status import Status
@@ -37,6 +38,11 @@ class PoolTeacher:
     tol : float
         The marginal error that the simulations were to reach.
 
+    Raises
+    ------
+    ValueError
+        If `batch_size` is not a positive integer.
+
     Examples
     --------
     >>> import torch
@@ -48,7 +54,8 @@ class PoolTeacher:
     """
 
     def __init__(self, pool: TrajectoryPool, batch_size: int, seed: int, tol: float):
-        self.pool, self.batch_size, self.seed, self.tol = pool, batch_size, seed, tol
+        self.batch_size = check_size(batch_size, "batch_size")
+        self.pool, self.seed, self.tol = pool, seed, tol
 
     @property
     def status(self) -> Status:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_size
+
 
 class TimeEmbedding(nn.Module):
     r"""Features of time: 2t − 1, then cosines and sines of :math:`\pi k t`.
@@ -18,6 +20,11 @@ class TimeEmbedding(nn.Module):
     ----------
     n_frequencies : int, default=0
         How many cosines and sines follow the linear feature.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole number, 0 or more.
 
     Examples
     --------
@@ -31,6 +38,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, n_frequencies: int = 0):
         super().__init__()
+        check_size(n_frequencies, "n_frequencies", least=0)
         frequencies = math.pi * torch.arange(1, n_frequencies + 1)
         self.register_buffer("frequencies", frequencies, persistent=False)
 

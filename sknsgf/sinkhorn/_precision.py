@@ -67,7 +67,8 @@ def in_full_precision(
 
     @functools.wraps(function)
     def exact(x: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
-        device = x.device.type if isinstance(x, Tensor) else "cpu"  # for the function to refuse
+        known = isinstance(x, Tensor) and not x.is_meta  # others are for the function to refuse
+        device = x.device.type if known else "cpu"
         with _ieee_products, torch.autocast(device, enabled=False):
             return function(x, *args, **kwargs)
 

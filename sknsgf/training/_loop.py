@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_callable
 from sknsgf.training._history import TrainingHistory
 from sknsgf.training._state import Objective, Training
 
@@ -88,6 +89,11 @@ def train(
         Losses and the reason for stopping. A loss or gradient that is not finite stops
         training before it touches the weights ("diverged").
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument, or what `loss` returns, is not as described.
+
     Examples
     --------
     >>> import torch
@@ -98,6 +104,7 @@ def train(
     >>> fitted(torch.ones(1)).round(decimals=2), history.status
     (tensor([3.]), 'completed')
     """
+    check_callable(loss, "loss", "the network")
     training = Training(
         network, max_iter=max_iter, learning_rate=learning_rate, ema_decay=ema_decay
     )
