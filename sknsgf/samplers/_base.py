@@ -12,24 +12,24 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, InvalidParameterError, Options
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sknsgf._arguments import check_size
+from sknsgf._arrays import FLOATS, as_given, check_rows
 from sknsgf._random import stream
 from sknsgf.algorithms import Algorithm, Learned, Map, Run
 from sknsgf.flow import Ends, GaussianNoise, Rows, Source, seeded_generator
-from sknsgf.samplers._arrays import (
-    FLOATS,
-    as_given,
+from sknsgf.samplers._files import FilesMixin
+from sknsgf.samplers._judging import JudgingMixin
+from sknsgf.samplers._parameters import SHARED, draw_seed, find_device
+from sknsgf.samplers._roles import (
     check_domain,
-    check_rows,
+    check_layout,
     check_source_and_target,
     keep_layout,
     read_layout,
 )
-from sknsgf.samplers._files import FilesMixin
-from sknsgf.samplers._judging import JudgingMixin
-from sknsgf.samplers._parameters import SHARED, draw_seed, find_device
 from sknsgf.samplers._source import UserSource
 from sknsgf.samplers._stages import CallbackSupportMixin, Fit, with_callbacks
 from sknsgf.samplers._units import Units
@@ -99,8 +99,8 @@ class _FitTransformMixin:
 
         Raises
         ------
-        ValueError
-            If a parameter or an array cannot be used.
+        TypeError, ValueError
+            If a parameter or an array cannot be used, as in `fit`.
 
         Examples
         --------
@@ -290,7 +290,7 @@ class BaseFlowSampler(
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If a parameter or an array cannot be used. The sampler is then left as it was.
 
         Warns
@@ -336,7 +336,7 @@ class BaseFlowSampler(
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If a parameter or an array cannot be used, if the rows have another width than those
             before, or if the parameters describe another network. The sampler is then left as
             it was.
@@ -370,7 +370,7 @@ class BaseFlowSampler(
         device = find_device(self.device)
         rows, target = check_source_and_target(self, X_source, y, X_target, min_samples=2)
         if warm_start:
-            self._check_warm_start(X_source)
+            self._check_warm_start(X_source, target if rows is None else rows)
         seed = self._choose_seed(warm_start)
         algorithm: Any = self._algorithm(target.shape[1])
         units = self._units if warm_start else Units.of(target, rows)
@@ -426,10 +426,10 @@ class BaseFlowSampler(
         """Raise unless the parameters fit each other."""
         self._validate_params()
 
-    def _check_warm_start(self, X_source: Any) -> None:
+    def _check_warm_start(self, X_source: Any, rows: NDArray) -> None:
         """Raise unless the rows are of the kind that was fitted."""
         try:
-            validate_data(self, X_source, reset=False, skip_check_array=True)
+            check_layout(self, X_source, rows, "X_source" if self.source is None else "X")
         except ValueError as error:
             raise ValueError(
                 f"{error} Fitting goes on with the network there is; fit again with "
@@ -462,7 +462,7 @@ class BaseFlowSampler(
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width, or `domain` is
             neither of the two.
 
@@ -506,7 +506,7 @@ class BaseFlowSampler(
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
         Notes
@@ -576,12 +576,11 @@ class BaseFlowSampler(
         """
         check_is_fitted(self)
         self._validate_params()
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
-        if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
-            warn_repeated_rows(int(n_samples), len(self.source_.x))
+        n_samples = check_size(n_samples, "n_samples")
         seed = draw_seed(self.random_state if random_state is None else random_state)
-        x = self.source_.draw(int(n_samples), seeded_generator(seed, 0))
+        if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
+            warn_repeated_rows(n_samples, len(self.source_.x))
+        x = self.source_.draw(n_samples, seeded_generator(seed, 0))
         return self._make_samples(x, self._dtype)
 
     def trajectory(self, X: ArrayLike) -> Trajectory:
@@ -602,7 +601,7 @@ class BaseFlowSampler(
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
         Notes
@@ -634,7 +633,7 @@ class BaseFlowSampler(
         return tags
 
     def _validate_params(self) -> None:
-        """Refuse what scikit-learn's own check lets pass: classes, and booleans for numbers."""
+        """Refuse what scikit-learn's own check lets pass: classes, booleans, giant integers."""
         parameters = self.get_params(deep=False)
         for name, value in parameters.items():
             if isinstance(value, type) and name != "network":
@@ -649,6 +648,8 @@ class BaseFlowSampler(
             }
             if isinstance(value, bool | np.bool_) and not switch:
                 raise InvalidParameterError(f"{name} must not be a boolean, got {value}.")
+            if isinstance(value, Integral) and int(value) >= 2**48:
+                raise InvalidParameterError(f"{name} is larger than anything that can be counted.")
 
     @property
     def _units(self) -> Units:
@@ -689,9 +690,8 @@ class BaseFlowSampler(
     def _check_rows(self, X: Any) -> NDArray:
         check_is_fitted(self)
         self._validate_params()
-        rows = check_rows(X, "X", self, min_samples=1)
-        named = X if hasattr(X, "columns") else rows
-        validate_data(self, named, reset=False, skip_check_array=True)
+        rows = check_rows(X, "X")
+        check_layout(self, X, rows, "X")
         return rows
 
     def _make_source(self, rows: NDArray | None, units: Units) -> Source:

@@ -9,17 +9,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sknsgf._arguments import check_choice, check_share
+from sknsgf._arrays import as_given
 from sknsgf.algorithms import SinkhornFlow, SinkhornMap
 from sknsgf.flow import Hull
 from sknsgf.networks import NetworkSpec, in_dtype
 from sknsgf.ode import METHODS
-from sknsgf.samplers._arrays import as_given
 from sknsgf.samplers._base import NO_COLUMNS, Attributes, BaseFlowSampler
 from sknsgf.samplers._parameters import resolve_blur
 from sknsgf.samplers._saving import is_sound_array
@@ -90,8 +91,8 @@ class NSGFSampler(BaseFlowSampler):
         ``network=partial(VelocityUNet, width=64)``. Rows stay rows, images too, until the
         network reshapes them. Layers that are random in training, such as dropout, draw from
         torch's global generator and are not covered by `random_state`.
-    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Hidden layers of the perceptron.
+    hidden_layer_sizes : int or sequence of int, default=(256, 256, 256)
+        Hidden layers of the perceptron, or the width of a single one.
     image_shape : tuple of three int, default=None
         Channels, height and width (C, H, W) of images, one a row, channel first. Values may
         have any range: rows are standardised, and what is generated is not clipped.
@@ -160,7 +161,7 @@ class NSGFSampler(BaseFlowSampler):
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         From `fit`, if a parameter or an array cannot be used. The estimator is then left as
         it was.
 
@@ -245,7 +246,7 @@ class NSGFSampler(BaseFlowSampler):
         t_end: float = 1.0,
         pool_dir: Any = None,
         network: Any = "auto",
-        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        hidden_layer_sizes: int | Sequence[int] = (256, 256, 256),
         image_shape: Sequence[int] | None = None,
         max_iter: int = 3000,
         learning_rate: float | str = "auto",
@@ -310,8 +311,11 @@ class NSGFSampler(BaseFlowSampler):
         ------
         NotFittedError
             If the sampler has not been fitted.
+        ValueError
+            If `dtype` is neither of the two.
         """
         check_is_fitted(self)
+        check_choice(dtype, "dtype", (torch.float32, torch.float64))
         return SinkhornMap(
             in_dtype(self.velocity_network_, dtype),
             self._hull,
@@ -330,8 +334,8 @@ class NSGFSampler(BaseFlowSampler):
     def _check_parameters(self) -> None:
         check_sinkhorn_parameters(self)
 
-    def _check_warm_start(self, X_source: Any) -> None:
-        super()._check_warm_start(X_source)
+    def _check_warm_start(self, X_source: Any, rows: NDArray) -> None:
+        super()._check_warm_start(X_source, rows)
         if self.t_end != self._end_time:
             raise ValueError(
                 f"The flow was fitted with t_end={self._end_time} and cannot go on to "
@@ -345,7 +349,7 @@ class NSGFSampler(BaseFlowSampler):
         Parameters
         ----------
         t : float
-            Time, from 0 (source) to the end of the flow. Past the last time trained, the
+            Time in [0, 1], from 0 (source) to the end of the flow. Past the last time trained, the
             start of the last step, the field is held.
         X : array-like of shape (n_samples, n_features)
             Positions, in data units.
@@ -359,8 +363,9 @@ class NSGFSampler(BaseFlowSampler):
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
-            If `X` is not a finite two-dimensional array of the fitted width.
+        TypeError, ValueError
+            If `X` is not a finite two-dimensional array of the fitted width, or `t` is not in
+            [0, 1].
 
         Examples
         --------
@@ -372,6 +377,7 @@ class NSGFSampler(BaseFlowSampler):
         array([[10., 10.]])
         """
         rows = self._check_rows(X)
+        t = check_share(t, "t")
         x = self._inward(rows)
         field = torch.no_grad()(self.learned_map(x.dtype).velocity)
         chunks = (chunk.to(self.device_) for chunk in self._chunks(x, n_states=1))
@@ -403,7 +409,7 @@ class NSGFSampler(BaseFlowSampler):
             If the source is an array: it has samples but no density.
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
         Warns

@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sknsgf._arguments import check_choice
 from sknsgf.algorithms import STRAIGHT_RATE, Learned, Run, TwoPhaseMap, TwoPhases
 from sknsgf.flow import Ends
 from sknsgf.networks import NetworkSpec, in_dtype, suit_rate
@@ -180,7 +182,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         straight_step_size: float | None = None,
         source: Any = None,
         network: Any = "auto",
-        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        hidden_layer_sizes: int | Sequence[int] = (256, 256, 256),
         image_shape: Sequence[int] | None = None,
         max_iter: int = 3000,
         learning_rate: float | str = "auto",
@@ -299,8 +301,11 @@ class NSGFPlusPlus(BaseFlowSampler):
         ------
         NotFittedError
             If the sampler has not been fitted.
+        ValueError
+            If `dtype` is neither of the two.
         """
         check_is_fitted(self)
+        check_choice(dtype, "dtype", (torch.float32, torch.float64))
         predictor = self.time_predictor_
         return TwoPhaseMap(
             self.sinkhorn_flow_.learned_map(dtype),
@@ -351,8 +356,8 @@ class NSGFPlusPlus(BaseFlowSampler):
             if flow.n_steps > _MOST_STEPS:
                 warn_many_steps(flow.n_steps, _MOST_STEPS, flow.t_end)
 
-    def _check_warm_start(self, X_source: Any) -> None:
-        super()._check_warm_start(X_source)
+    def _check_warm_start(self, X_source: Any, rows: NDArray) -> None:
+        super()._check_warm_start(X_source, rows)
         fitted_from = "flow" if self._switch_fixed == 0 else "source"
         if self.straight_from != fitted_from:
             raise ValueError(
