@@ -1,5 +1,6 @@
 """What may be passed as rows, what comes back, and what is refused."""
 
+import warnings
 from decimal import Decimal
 from fractions import Fraction
 
@@ -9,11 +10,16 @@ import polars as pl
 import pytest
 import torch
 from scipy import sparse
+from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
 from sknsgf.metrics import two_sample_auc, w2_distance
 from sknsgf.networks import NetworkSpec, VelocityMLP, describe_network
 from sknsgf.plotting import plot_images, plot_particles
+from sknsgf.samplers._source import UserSource
+from sknsgf.samplers._units import Units
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 2))
@@ -280,6 +286,73 @@ class TestOneGate:
 
         with pytest.raises(ValueError, match=r"X cannot be made an array of numbers.*no.*way"):
             w2_distance(Unconvertible(), X)
+
+
+class TestMisuse:
+    def test_a_second_array_of_two_dimensions_is_the_target_and_that_is_said(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            expected = quick().fit(X, Y).transform(X)
+            quick().fit_transform(X, X_target=Y)
+        with pytest.warns(UserWarning, match=r"y has two dimensions.*X_target=y"):
+            np.testing.assert_array_equal(quick().fit_transform(X, Y), expected)
+
+    def test_data_moved_as_noise_are_told_of(self):
+        generator = quick().set_params(source="gaussian")
+        with pytest.warns(UserWarning, match=r"as if they were noise.*fit and sample"):
+            make_pipeline(generator, StandardScaler()).fit(Y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            generator.fit(Y).transform(X)
+            make_pipeline(StandardScaler(), generator).fit(Y)
+            np.testing.assert_array_equal(generator.fit_transform(Y, domain="target"), Y)
+
+    def test_a_missing_target_of_a_score_is_one_of_score(self, fitted):
+        with pytest.raises(ValueError, match=r"missing.*score\(X_source, X_target\)") as error:
+            fitted.score(X)
+        assert "fit" not in str(error.value)
+
+
+class Given:
+    """A source whose rows are given."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def sample(self, n):
+        return self.rows(n)
+
+
+class TestSources:
+    @pytest.mark.parametrize(
+        ("source", "message"),
+        [
+            (pd.DataFrame(X), r"source is a dataframe.*fit\(X_source, X_target\)"),
+            (torch.distributions.Normal(torch.zeros(2), 1.0), r"sample\(\(n,\)\)"),
+            (GaussianMixture(), "failed with NotFittedError.*FrozenEstimator"),
+            (Given(lambda n: 1 / 0), r"source.sample\(2\) failed with ZeroDivisionError"),
+            (Given(lambda n: np.zeros((n, 3))), r"source.sample\(2\) must have shape \(2, 2\)"),
+            (Given(lambda n: np.full((n, 2), np.nan)), r"source.sample\(2\) contains NaN"),
+            (Given(lambda n: np.full((n, 2), "1")), r"source.sample\(2\) must hold numeric"),
+        ],
+        ids=range(7),
+    )
+    def test_that_cannot_be_one_are_refused_before_any_work(self, source, message):
+        for sampler in (NSGFSampler, NSGFPlusPlus):
+            with pytest.raises(ValueError, match=f"(?s){message}"):
+                quick(sampler).set_params(source=source, max_iter=10**9).fit(Y)
+
+    def test_trying_one_out_leaves_its_state_alone(self):
+        class Stateful:
+            def __init__(self):
+                self.rng = np.random.default_rng(0)
+
+            def sample(self, n):
+                return self.rng.normal(size=(n, 2))
+
+        source = Stateful()
+        UserSource(source, Units.of(Y)).try_out()
+        np.testing.assert_array_equal(source.sample(3), Stateful().sample(3))
 
 
 class TestColumnNames:

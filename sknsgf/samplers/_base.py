@@ -11,12 +11,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, InvalidParameterError, Options
+from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sknsgf._arguments import check_size
-from sknsgf._arrays import FLOATS, as_given, check_rows
+from sknsgf._arrays import FLOATS, as_given, check_rows, shape_of
 from sknsgf._random import stream
 from sknsgf.algorithms import Algorithm, Learned, Map, Run
 from sknsgf.flow import Ends, GaussianNoise, Rows, Source, seeded_generator
@@ -35,8 +36,10 @@ from sknsgf.samplers._stages import CallbackSupportMixin, Fit, with_callbacks
 from sknsgf.samplers._units import Units
 from sknsgf.samplers._warnings import (
     warn_diverged,
+    warn_moved_noise,
     warn_outliers,
     warn_repeated_rows,
+    warn_taken_target,
     warn_unsolved,
 )
 from sknsgf.training import TrainingHistory
@@ -102,6 +105,13 @@ class _FitTransformMixin:
         TypeError, ValueError
             If a parameter or an array cannot be used, as in `fit`.
 
+        Warns
+        -----
+        UserWarning
+            If `y` has two dimensions and `X_target` is not given: `y` is then the target, which
+            is not meant where a pipeline hands on what a regressor is to predict. Also if
+            `source` is set, and so the rows moved are the target: they are taken for noise.
+
         Examples
         --------
         >>> import numpy as np
@@ -111,6 +121,10 @@ class _FitTransformMixin:
         (200, 2)
         """
         check_domain(domain)
+        if self.source is not None and domain == "source":
+            warn_moved_noise()
+        elif self.source is None and X_target is None and len(shape_of(y)) == 2:
+            warn_taken_target()
         given = {} if X_target is None else {"X_target": X_target}
         return self.fit(X_source, y, **given).transform(X_source, domain=domain)
 
@@ -530,7 +544,7 @@ class BaseFlowSampler(
         """
         return self._carry(X, backward=True)
 
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> NDArray:
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
         """Draw new target points: source points, transformed.
 
         Parameters
@@ -543,8 +557,9 @@ class BaseFlowSampler(
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features)
-            New points, in data units and the dtype of the data fitted.
+        ndarray or dataframe of shape (n_samples, n_features)
+            New points, in data units and the dtype of the data fitted. Where `set_output` asks
+            for dataframes from `transform`, samples come as one, too: an extension of ours.
 
         Raises
         ------
@@ -581,7 +596,8 @@ class BaseFlowSampler(
         if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
             warn_repeated_rows(n_samples, len(self.source_.x))
         x = self.source_.draw(n_samples, seeded_generator(seed, 0))
-        return self._make_samples(x, self._dtype)
+        rows = self._make_samples(x, self._dtype)
+        return _wrap_data_with_container("transform", rows, rows, self)
 
     def trajectory(self, X: ArrayLike) -> Trajectory:
         """Follow source points along the flow.
@@ -699,7 +715,9 @@ class BaseFlowSampler(
             return Rows(units.inward(rows))
         if isinstance(self.source, str):
             return GaussianNoise(len(units.mean))
-        return UserSource(self.source, units)
+        source = UserSource(self.source, units)
+        source.try_out()
+        return source
 
 
 def _missing(sampler: Any, method: str) -> NotImplementedError:
