@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from numbers import Complex, Number, Real
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,8 @@ def check_floats(
     ValueError
         If it is anything else that cannot be computed with.
     """
-    values = _as_array(_plain(X, name), name)
+    values = _plain(X, name)
     _check_shape(values, X, name, shape, min_samples, hint)
-    values = _numbers(values, name)
     # Sums over columns round differently in Fortran order: one order, one result.
     dtype = values.dtype if values.dtype in FLOATS else np.float64
     with np.errstate(over="ignore"):  # beyond all floats is infinite
@@ -97,7 +96,7 @@ def check_same_width(x: NDArray, y: NDArray, name: str, other_name: str) -> None
 
 def column_names(X: Any, name: str) -> list[str]:
     """Return the names of the columns of a frame, if they are text; none of anything else."""
-    labels = [label for label, _ in _columns(X) or ()]
+    labels = _labels(X) or []
     n_texts = sum(isinstance(label, str) for label in labels)
     if 0 < n_texts < len(labels):
         raise TypeError(
@@ -109,7 +108,7 @@ def column_names(X: Any, name: str) -> list[str]:
 
 def is_frame(X: Any) -> bool:
     """Tell whether something is a table of columns."""
-    return _columns(X) is not None
+    return _labels(X) is not None
 
 
 def shape_of(X: Any) -> tuple[int, ...]:
@@ -127,44 +126,49 @@ def as_given(rows: NDArray, X: Any) -> Any:
     return torch.from_numpy(rows).to(X.device, X.dtype if X.is_floating_point() else None)
 
 
-def _columns(X: Any) -> list[tuple[Any, Any]] | None:
-    """Return the columns of a frame of pandas, polars or arrow, with their names."""
-    if hasattr(X, "iloc") and hasattr(X, "columns"):
-        return [(label, X.iloc[:, j]) for j, label in enumerate(X.columns)]
-    if hasattr(X, "get_columns") and hasattr(X, "columns"):
-        return list(zip(X.columns, X.get_columns(), strict=True))
-    if hasattr(X, "column_names") and hasattr(X, "columns"):
-        return list(zip(X.column_names, X.columns, strict=True))
-    return None
+def _labels(X: Any) -> list[Any] | None:
+    """Return the names of the columns of a frame of pandas, polars or arrow."""
+    if hasattr(X, "column_names"):
+        return list(X.column_names)
+    is_known = hasattr(X, "iloc") or hasattr(X, "get_columns")
+    return list(X.columns) if is_known and hasattr(X, "columns") else None
 
 
-def _plain(X: Any, name: str) -> Any:
-    """Judge what numpy would not see, masks and dtypes of columns; bring tensors to numpy."""
-    if isinstance(X, list | tuple) and X and not isinstance(X[0], Number | str | bytes | None):
-        return [_plain(part, name) for part in X]
-    if np.ma.is_masked(X):
+def _plain(X: Any, name: str) -> NDArray:
+    """Return an array of numbers; tensors, masks and columns tell more than numpy would see."""
+    if isinstance(X, list | tuple):
+        if X and not isinstance(X[0], Number | str | bytes | None):
+            X = [_plain(part, name) for part in X]
+    elif np.ma.is_masked(X):
         raise ValueError(f"{name} has masked entries, which have no values; fill or drop them.")
-    if issparse(X):
+    elif issparse(X):
         raise TypeError(f"{name} is sparse, which is not supported: make it dense by toarray().")
-    if isinstance(X, Tensor):
-        return _of_tensor(X, name)
-    columns = _columns(X)
-    if columns is None:
-        return X
+    elif isinstance(X, Tensor):
+        X = _of_tensor(X, name)
+    elif _labels(X) is not None:
+        return _of_frame(X, name)
+    return _numbers(_as_array(X, name), name)
+
+
+def _of_frame(X: Any, name: str) -> NDArray:
+    """Return the columns of a frame, each judged by its own dtype, as one array."""
+    if hasattr(X, "iloc"):
+        columns = [X.iloc[:, j] for j in range(X.shape[1])]
+    else:
+        columns = X.get_columns() if hasattr(X, "get_columns") else X.columns
+    parts = []
     column_names(X, name)
-    parts = [_of_column(part, f"Column {label!r} of {name}") for label, part in columns]
+    for label, column in zip(_labels(X) or [], columns, strict=True):
+        at = f"Column {label!r} of {name}"
+        kind = str(column.dtype if hasattr(column, "dtype") else column.type)
+        if not _NUMERIC.match(kind):
+            raise _not_numeric(at, f"dtype {kind}")
+        parts.append(_numbers(_as_array(column, at), at))
     return np.column_stack(parts) if parts else np.empty((len(X), 0))
 
 
-def _of_column(column: Any, name: str) -> NDArray:
-    """Return a column as an array of numbers, judged by its own dtype."""
-    kind = str(column.dtype if hasattr(column, "dtype") else column.type)
-    if not _NUMERIC.match(kind):
-        raise _not_numeric(name, f"dtype {kind}")
-    return _numbers(_as_array(column, name), name)
-
-
-def _of_tensor(X: Tensor, name: str) -> NDArray:
+def _of_tensor(X: Tensor, name: str) -> Tensor:
+    """Bring a tensor of any device and precision to where numpy can read it."""
     if X.layout != torch.strided or X.is_nested:
         raise TypeError(
             f"{name} is a sparse or nested tensor, not supported: pass {name}.to_dense(), or "
@@ -174,7 +178,7 @@ def _of_tensor(X: Tensor, name: str) -> NDArray:
         raise ValueError(f"{name} is a tensor on the meta device, which holds no values.")
     X = X.detach().cpu().resolve_conj().resolve_neg()
     known = X.dtype in (torch.float64, torch.float32, torch.float16)
-    return _as_array(X if known or not X.is_floating_point() else X.float(), name)
+    return X if known or not X.is_floating_point() else X.float()
 
 
 def _as_array(X: Any, name: str) -> NDArray:
@@ -199,8 +203,13 @@ def _check_shape(
     if not fits:
         words = ", ".join(map(str, shape)) + "," * (len(shape) == 1)
         came = f"it has shape {values.shape}" if values.ndim else f"it is a {type(X).__name__}"
-        if tuple(shape) == ROWS:
-            hint = _how_to_reshape(values.ndim, name)
+        if tuple(shape) == ROWS and values.ndim > 2:
+            hint = f"flatten every sample to a row: {name}.reshape(len({name}), -1)"
+        elif tuple(shape) == ROWS:  # in words that users of scikit-learn know
+            hint = (
+                f"Expected 2D array, got {values.ndim}D. Reshape your data: {name}.reshape(-1, 1) "
+                f"if it is one feature, {name}.reshape(1, -1) if it is one sample"
+            )
         raise ValueError(f"{name} must have shape ({words}), but {came}{hint and '; '}{hint}.")
     for label, size in zip(shape, values.shape, strict=True):
         least = min_samples if label == "n_samples" else 1
@@ -211,24 +220,12 @@ def _check_shape(
             )
 
 
-def _how_to_reshape(ndim: int, name: str) -> str:
-    """Say how to bring an array to rows, in words that users of scikit-learn know."""
-    if ndim > 2:
-        return f"flatten every sample to a row: {name}.reshape(len({name}), -1)"
-    return (
-        f"Expected 2D array, got {ndim}D. Reshape your data: {name}.reshape(-1, 1) if it is one "
-        f"feature, {name}.reshape(1, -1) if it is one sample"
-    )
-
-
 def _numbers(values: NDArray, name: str) -> NDArray:
     """Raise for all that numpy would turn into numbers although it is none."""
-    if values.dtype == object:
+    if values.dtype == object and values.ndim:
         entries = [_number(entry, name) for entry in values.flat]
         return np.array(entries, dtype=np.float64).reshape(values.shape)
-    if values.dtype.kind == "c":
-        raise _complex(name)
-    if values.dtype.kind not in "biuf":
+    if values.dtype.kind not in "biuf" and values.ndim:
         raise _not_numeric(name, f"dtype {values.dtype}")
     return values
 
@@ -237,10 +234,8 @@ def _number(entry: Any, name: str) -> float:
     """Return an entry of an array of objects as a number."""
     if type(entry).__name__ in _MISSING:
         return math.nan
-    if isinstance(entry, str | bytes):
-        raise _not_numeric(name, "text")
-    if isinstance(entry, Complex) and not isinstance(entry, Real):
-        raise _complex(name)
+    if isinstance(entry, str | bytes | np.complexfloating):
+        raise _not_numeric(name, "text" if isinstance(entry, str | bytes) else "complex numbers")
     try:
         return float(entry)
     except OverflowError:
@@ -250,28 +245,21 @@ def _number(entry: Any, name: str) -> float:
 
 
 def _not_numeric(name: str, kind: str) -> ValueError:
-    return ValueError(
-        f"{name} must hold numeric values, got {kind}; convert numbers with astype(float), encode "
-        "categories, and measure dates from one of them."
+    remedy = (
+        "Complex data not supported: pass real and imaginary parts as columns"
+        if "complex" in kind
+        else "convert numbers with astype(float), encode categories, and measure dates from one"
     )
-
-
-def _complex(name: str) -> ValueError:
-    return ValueError(
-        f"{name} holds complex numbers. Complex data not supported: pass real and imaginary parts "
-        "as columns."
-    )
+    return ValueError(f"{name} must hold numeric values, got {kind}; {remedy}.")
 
 
 def _check_finite(values: NDArray, name: str, X: Any) -> None:
     """Raise for what is missing or beyond all numbers, naming the column of a frame."""
     if np.isfinite(values).all():
         return
-    parts = {name: values}
-    if columns := _columns(X):
-        labels = [f"Column {label!r} of {name}" for label, _ in columns]
-        parts = dict(zip(labels, values.T, strict=True))
-    for at, part in parts.items():
+    labels = _labels(X)
+    names = [name] if labels is None else [f"Column {label!r} of {name}" for label in labels]
+    for at, part in zip(names, [values] if labels is None else values.T, strict=True):
         if np.isnan(part).any():
             raise ValueError(f"{at} contains NaN; impute missing values, or drop their rows.")
         if np.isinf(part).any():

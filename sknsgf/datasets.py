@@ -340,8 +340,16 @@ def load_images(
         raise ValueError(
             f"n_samples must be at most the {len(images)} there are, got {n_samples}."
         )
-    data, image_shape = _flatten(images[:n_samples])
-    return Bunch(data=data, target=target[:n_samples], image_shape=image_shape, classes=classes)
+    n, height, width, *_ = images[:n_samples].shape
+    channel_first = np.moveaxis(images[:n_samples].reshape(n, height, width, -1), -1, 1)
+    data = channel_first.reshape(n, -1).astype(np.float32)
+    data /= 255
+    return Bunch(
+        data=data,
+        target=target[:n_samples],
+        image_shape=channel_first.shape[1:],
+        classes=classes,
+    )
 
 
 def _start(n_samples: int, random_state: int | RandomState | None) -> RandomState:
@@ -381,11 +389,3 @@ def _check_images(images: NDArray, target: NDArray) -> None:
             f"There are {len(images)} images but labels of shape {target.shape}; "
             f"save one label per image, an array of shape ({len(images)},)."
         )
-
-
-def _flatten(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
-    n, height, width = images.shape[:3]
-    channel_first = np.moveaxis(images.reshape(n, height, width, -1), -1, 1)
-    data = channel_first.reshape(n, -1).astype(np.float32)
-    data /= 255
-    return data, (channel_first.shape[1], height, width)

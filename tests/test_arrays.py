@@ -250,6 +250,12 @@ class TestOneGate:
         np.testing.assert_array_equal(fitted.transform(frame), fitted.transform(plain))
         assert w2_distance(frame, plain) == 0
 
+    def test_columns_of_one_name_are_all_looked_at(self, fitted):
+        twice = pd.DataFrame(np.where(X > 1, np.nan, X), columns=["a", "a"])
+        for frame in (twice, twice.assign(b=0.0)[["a"]]):
+            with pytest.raises(ValueError, match="Column 'a' of X contains NaN"):
+                fitted.transform(frame)
+
     def test_arrow(self, fitted):
         pa = pytest.importorskip("pyarrow")
         table = pa.table({"a": X[:, 0], "b": X[:, 1]})

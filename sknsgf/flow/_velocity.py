@@ -157,7 +157,10 @@ def sinkhorn_velocity(
     check_clouds(x, y)
     settings: dict[str, Any] = {"epsilon": temperature(blur), "tol": tol, "max_iter": max_iter}
     with torch.inference_mode():  # a tenth faster; what leaves it below takes gradients again
-        start = _warm_start(x, y, state, step_size) or _cold_start(y, settings)
+        start = _warm_start(x, y, state, step_size)
+        if start is None:
+            _, potentials, plan = self_transport(y, **settings)
+            start = _Start(potentials.g, plan and plan.inner)
         onto_targets = transport(x, y, **settings, g=start.g, inner=start.x_y)
         onto_itself = self_transport(x, **settings, g=start.g_self, inner=start.x_x)
 
@@ -181,11 +184,6 @@ class _Start(NamedTuple):
     trend: Tensor | None = None
     x_y: Tensor | None = None
     x_x: Tensor | None = None
-
-
-def _cold_start(y: Tensor, settings: dict[str, Any]) -> _Start:
-    _, potentials, plan = self_transport(y, **settings)
-    return _Start(potentials.g, plan and plan.inner)
 
 
 def _warm_start(

@@ -78,7 +78,13 @@ class VelocityUNet(nn.Module):
     ):
         super().__init__()
         check_image_shape(image_shape)
-        _check_widths(image_shape, width, patch_size)
+        check_size(width, "width")
+        check_size(patch_size, "patch_size")
+        if any(side % patch_size for side in image_shape[1:]):
+            raise ValueError(
+                f"patch_size={patch_size} does not divide both sides of images of shape "
+                f"{tuple(image_shape)!r}."
+            )
         self.arguments = {
             "image_shape": image_shape,
             "width": width,
@@ -155,16 +161,6 @@ class _Attention(nn.Module):
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         seen = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         return image + self.project_out(seen).mT.reshape(image.shape)
-
-
-def _check_widths(image_shape: Sequence[int], width: int, patch_size: int) -> None:
-    check_size(width, "width")
-    check_size(patch_size, "patch_size")
-    if any(side % patch_size for side in image_shape[1:]):
-        raise ValueError(
-            f"patch_size={patch_size} does not divide both sides of images of shape "
-            f"{tuple(image_shape)!r}."
-        )
 
 
 def _convolution(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:

@@ -36,27 +36,20 @@ def check_range(value: Any, name: str) -> tuple[float, float]:
     )
 
 
-def equal_axes(ax: Axes | None) -> Axes:
-    ax = current_axes(ax)
-    ax.set_aspect("equal")
+def current_axes(ax: Axes | None) -> Axes:
+    """Return Axes, the current ones if none are given."""
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+
+    if ax is None:
+        return plt.gca()
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax must be Axes of Matplotlib or None, got {shown(ax)}.")
     return ax
 
 
-def new_axes(ax: Axes | None) -> Axes:
-    import matplotlib.pyplot as plt
-
-    return plt.figure(layout="constrained").add_subplot() if ax is None else _checked(ax)
-
-
-def current_axes(ax: Axes | None) -> Axes:
-    import matplotlib.pyplot as plt
-
-    return plt.gca() if ax is None else _checked(ax)
-
-
-def _checked(ax: Any) -> Axes:
-    from matplotlib.axes import Axes
-
-    if not isinstance(ax, Axes):
-        raise TypeError(f"ax must be Axes of Matplotlib or None, got {shown(ax)}.")
+def equal_axes(ax: Axes | None) -> Axes:
+    """Return Axes whose units are equally long."""
+    ax = current_axes(ax)
+    ax.set_aspect("equal")
     return ax

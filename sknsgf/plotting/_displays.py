@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sknsgf._arguments import check_share, check_size, shown
 from sknsgf._arrays import check_floats, check_rows, column_names
-from sknsgf.plotting._axes import INK, check_planar, equal_axes, new_axes
+from sknsgf.plotting._axes import INK, check_planar, current_axes, equal_axes
 from sknsgf.plotting._clouds import draw_arrows, grid_points, plot_trajectories
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ class Display:
         Display
             Itself.
         """
-        self.ax_ = new_axes(ax)
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            self.ax_ = plt.figure(layout="constrained").add_subplot()
+        else:
+            self.ax_ = current_axes(ax)
         self.figure_ = self.ax_.figure
         self._draw(kwargs)
         return self

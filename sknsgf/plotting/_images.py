@@ -64,7 +64,19 @@ def plot_images(
     >>> from sknsgf.plotting import plot_images
     >>> ax = plot_images(load_digits().data[:100], (1, 8, 8), value_range=(0, 16))
     """
-    images = _check_images(X, image_shape)
+    shape = tuple(image_shape) if np.iterable(image_shape) else ()
+    try:
+        channels, *_ = shape = tuple(check_size(size, "image_shape") for size in shape)
+    except ValueError:
+        channels = 0
+    if len(shape) != 3 or channels not in (1, 3):
+        raise ValueError(
+            "image_shape must be (channels, height, width), positive integers, with 1 or 3 "
+            f"channels, got {shown(image_shape)}."
+        )
+    hint = f"one image of shape {shape} a row"
+    rows = check_floats(X, "X", ("n_samples", math.prod(shape)), hint=hint).astype(np.float64)
+    images = np.moveaxis(rows.reshape(-1, *shape), 1, -1)
     low, high = float(images.min()), float(images.max())
     if value_range is not None:
         low, high = check_range(value_range, "value_range")
@@ -76,23 +88,6 @@ def plot_images(
     style: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
     ax.imshow(picture, **style | kwargs)
     return ax
-
-
-def _check_images(X: ArrayLike, image_shape: Sequence[int]) -> NDArray[np.float64]:
-    """Images of shape (n_samples, H, W, C) from rows."""
-    shape = tuple(image_shape) if np.iterable(image_shape) else ()
-    if len(shape) != 3 or not all(map(_is_size, shape)) or shape[0] not in (1, 3):
-        raise ValueError(
-            "image_shape must be (channels, height, width), positive integers, with 1 or 3 "
-            f"channels, got {shown(image_shape)}."
-        )
-    hint = f"one image of shape {shape} a row"
-    rows = check_floats(X, "X", ("n_samples", math.prod(shape)), hint=hint).astype(np.float64)
-    return np.moveaxis(rows.reshape(-1, *shape), 1, -1)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) > 0
 
 
 def _tiled(images: NDArray[np.float64], n_columns: int) -> NDArray[np.float64]:

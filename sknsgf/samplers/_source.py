@@ -65,11 +65,18 @@ class UserSource:
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         try:
             rows = self._sample(n, np.random.RandomState(seed))
-        except Exception as error:
+        except Exception as error:  # whatever the user's own object raises
+            remedy = "."
+            if isinstance(self.distribution, torch.distributions.Distribution):
+                remedy = (
+                    "; a distribution of torch wants a shape: wrap it in a class with "
+                    "def sample(self, n): return distribution.sample((n,))."
+                )
+            elif hasattr(self.distribution, "fit"):
+                remedy = "; fit it first, and wrap it in a sklearn.frozen.FrozenEstimator."
             raise ValueError(
                 f"source.sample({n}) failed with {type(error).__name__}: {error}. source must be "
-                'None, "gaussian" or an object whose sample(n) returns n rows'
-                f"{_remedy(self.distribution)}."
+                f'None, "gaussian" or an object whose sample(n) returns n rows{remedy}'
             ) from error
         rows = rows[0] if isinstance(rows, tuple) else rows
         shape = (n, len(self.units.mean))
@@ -91,14 +98,3 @@ class UserSource:
         if hasattr(seeded, "random_state"):
             seeded.random_state = random_state
         return seeded.sample(n)
-
-
-def _remedy(distribution: Any) -> str:
-    if isinstance(distribution, torch.distributions.Distribution):
-        return (
-            "; a distribution of torch wants a shape: wrap it in a class with "
-            "def sample(self, n): return distribution.sample((n,))"
-        )
-    if hasattr(distribution, "fit"):
-        return "; fit it first, and wrap it in a sklearn.frozen.FrozenEstimator"
-    return ""
