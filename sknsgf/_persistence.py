@@ -16,12 +16,13 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+
+from sknsgf._arguments import check_path
 
 _FORMAT, _VERSION = "sknsgf", 2
 _READABLE = range(1, _VERSION + 1)
@@ -74,7 +75,7 @@ def write_archive(path: str | os.PathLike[str], header: dict[str, Any], arrays: 
     encoded = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     members = {name: _to_npy(array) for name, array in {_HEADER: encoded, **arrays}.items()}
     members[_DIGEST] = _to_npy(np.frombuffer(_digest(members.items()), np.uint8))
-    path = Path(path)
+    path = check_path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
@@ -112,7 +113,7 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
     PersistenceError
         If it is not what was written, in any way.
     """
-    content = Path(path).read_bytes()
+    content = check_path(path).read_bytes()
     with refusing(path):
         members = _read_zip(content)
         if not {_HEADER, _DIGEST} <= members.keys():

@@ -7,18 +7,40 @@ process, and nothing has to be kept of the batches before it.
 from __future__ import annotations
 
 from math import isqrt
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 from torch import Tensor
+
+from sknsgf._arguments import shown
 
 _N_ROUNDS = 8  # of the shuffle; four make it hard to tell from a random one
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = 2**64 - 1
 
 Bits = TypeVar("Bits", int, NDArray[np.uint64])
+
+
+def as_random_state(random_state: Any) -> np.random.RandomState:
+    """Return the random numbers that a `random_state` parameter stands for.
+
+    Raises
+    ------
+    ValueError
+        If it stands for none.
+    """
+    try:
+        if isinstance(random_state, bool | np.bool_):
+            raise ValueError("a boolean is no seed")
+        return check_random_state(random_state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "random_state must be None, an integer from 0 to 2**32 - 1 or a "
+            f"numpy.random.RandomState, got {shown(random_state)}."
+        ) from error
 
 
 def stream(seed: int, name: str) -> int:

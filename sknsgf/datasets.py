@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from numbers import Integral
 from pathlib import Path
 from zipfile import is_zipfile
 
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import Bunch, check_random_state, check_scalar
+from sklearn.utils import Bunch
+
+from sknsgf._arguments import check_path, check_size, shown
+from sknsgf._random import as_random_state
 
 __all__ = [
     "TASKS",
@@ -44,12 +46,18 @@ def make_gaussian(
     ndarray of shape (n_samples, n_features)
         Points with mean 0 and unit variance in each column.
 
+    Raises
+    ------
+    ValueError
+        If `n_samples` or `n_features` is not a positive integer, or `random_state` no seed.
+
     Examples
     --------
     >>> from sknsgf.datasets import make_gaussian
     >>> make_gaussian(5, n_features=3, random_state=0).shape
     (5, 3)
     """
+    check_size(n_features, "n_features")
     rng = _start(n_samples, random_state)
     return rng.standard_normal((n_samples, n_features))
 
@@ -73,6 +81,11 @@ def make_8gaussians(
     -------
     ndarray of shape (n_samples, 2)
         Points, independent draws.
+
+    Raises
+    ------
+    ValueError
+        If `n_samples` is not a positive integer, or `random_state` no seed.
 
     Examples
     --------
@@ -108,6 +121,11 @@ def make_moons(
     -------
     ndarray of shape (n_samples, 2)
         Points, independent draws.
+
+    Raises
+    ------
+    ValueError
+        If `n_samples` is not a positive integer, or `random_state` no seed.
 
     See Also
     --------
@@ -149,6 +167,11 @@ def make_s_curve(
     ndarray of shape (n_samples, 2)
         Points, independent draws.
 
+    Raises
+    ------
+    ValueError
+        If `n_samples` is not a positive integer, or `random_state` no seed.
+
     Examples
     --------
     >>> from sknsgf.datasets import make_s_curve
@@ -181,6 +204,11 @@ def make_checkerboard(
     -------
     ndarray of shape (n_samples, 2)
         Points, independent draws.
+
+    Raises
+    ------
+    ValueError
+        If `n_samples` is not a positive integer, or `random_state` no seed.
 
     Examples
     --------
@@ -230,7 +258,8 @@ def make_task(
     Raises
     ------
     ValueError
-        If there is no task of that name.
+        If there is no task of that name, `n_samples` is not a positive integer, or `random_state`
+        no seed.
 
     Examples
     --------
@@ -239,9 +268,9 @@ def make_task(
     >>> X_source.shape, X_target.shape
     ((500, 2), (500, 2))
     """
-    if name not in TASKS:
-        raise ValueError(f"There is no task {name!r}; choose one of {', '.join(TASKS)}.")
-    rng = check_random_state(random_state)
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(f"name is {shown(name)}; there are the tasks {', '.join(TASKS)}.")
+    rng = as_random_state(random_state)
     make_source, make_target = _TASKS[name]
     return make_source(n_samples, random_state=rng), make_target(n_samples, random_state=rng)
 
@@ -282,9 +311,11 @@ def load_images(
         If there is no such file.
     KeyError
         If the archive lacks the images or labels of the split.
+    TypeError
+        If `path` is no path.
     ValueError
-        If the file is no npz archive, or `split`, `n_samples` or a stored array is not as
-        described above.
+        If the file is no npz archive or damaged, or `split`, `n_samples` or a stored array is not
+        as described above.
 
     Examples
     --------
@@ -299,20 +330,31 @@ def load_images(
     >>> digits.data.shape, digits.image_shape
     ((2, 192), (3, 8, 8))
     """
-    if split not in ("train", "test"):
-        raise ValueError(f'split must be "train" or "test", but it is {split!r}.')
-    arrays = _read_arrays(Path(path), f"x_{split}", f"y_{split}")
+    if not isinstance(split, str) or split not in ("train", "test"):
+        raise ValueError(f'split must be "train" or "test", but it is {shown(split)}.')
+    arrays = _read_arrays(check_path(path), f"x_{split}", f"y_{split}")
     images, target = arrays[f"x_{split}"], arrays[f"y_{split}"]
     _check_images(images, target)
     classes = arrays.get("classes", np.unique(target))
-    kept = _first(n_samples, len(images))
-    data, image_shape = _flatten(images[kept])
-    return Bunch(data=data, target=target[kept], image_shape=image_shape, classes=classes)
+    if n_samples is not None and check_size(n_samples, "n_samples") > len(images):
+        raise ValueError(
+            f"n_samples must be at most the {len(images)} there are, got {n_samples}."
+        )
+    n, height, width, *_ = images[:n_samples].shape
+    channel_first = np.moveaxis(images[:n_samples].reshape(n, height, width, -1), -1, 1)
+    data = channel_first.reshape(n, -1).astype(np.float32)
+    data /= 255
+    return Bunch(
+        data=data,
+        target=target[:n_samples],
+        image_shape=channel_first.shape[1:],
+        classes=classes,
+    )
 
 
 def _start(n_samples: int, random_state: int | RandomState | None) -> RandomState:
-    check_scalar(n_samples, "n_samples", Integral, min_val=1)
-    return check_random_state(random_state)
+    check_size(n_samples, "n_samples")
+    return as_random_state(random_state)
 
 
 def _read_arrays(path: Path, *required: str) -> dict[str, NDArray]:
@@ -323,11 +365,16 @@ def _read_arrays(path: Path, *required: str) -> dict[str, NDArray]:
         )
     if not is_zipfile(path):
         raise ValueError(f"{path} is not an npz archive; write it with numpy.savez.")
-    with np.load(path, allow_pickle=False) as archive:
-        for key in required:
-            if key not in archive:
-                raise KeyError(f"{path} has no {key!r}, only {', '.join(archive.files)}.")
-        return {key: archive[key] for key in (*required, "classes") if key in archive}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = archive.files
+            arrays = {key: archive[key] for key in (*required, "classes") if key in names}
+    except Exception as error:  # of damaged archives there are many
+        raise ValueError(f"{path} cannot be read: {error}. Write it with numpy.savez.") from error
+    for key in required:
+        if key not in arrays:
+            raise KeyError(f"{path} has no {key!r}, only {', '.join(names)}.")
+    return arrays
 
 
 def _check_images(images: NDArray, target: NDArray) -> None:
@@ -342,17 +389,3 @@ def _check_images(images: NDArray, target: NDArray) -> None:
             f"There are {len(images)} images but labels of shape {target.shape}; "
             f"save one label per image, an array of shape ({len(images)},)."
         )
-
-
-def _first(n_samples: int | None, n_available: int) -> slice:
-    if n_samples is not None:
-        check_scalar(n_samples, "n_samples", Integral, min_val=1, max_val=n_available)
-    return slice(n_samples)
-
-
-def _flatten(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], tuple[int, int, int]]:
-    n, height, width = images.shape[:3]
-    channel_first = np.moveaxis(images.reshape(n, height, width, -1), -1, 1)
-    data = channel_first.reshape(n, -1).astype(np.float32)
-    data /= 255
-    return data, (channel_first.shape[1], height, width)

@@ -18,10 +18,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils import check_array
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sknsgf import sinkhorn
+from sknsgf._arguments import check_number, check_positive, check_size, shown
+from sknsgf._arrays import check_rows, check_same_columns, check_same_width, column_names
+from sknsgf._random import as_random_state
 
 __all__ = [
     "energy_distance",
@@ -56,8 +58,8 @@ def w2_distance(X: ArrayLike, Y: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        If the clouds differ in width or hold values that are not finite.
+    TypeError, ValueError
+        If the clouds differ in their columns, hold what is no number or not finite, or are sparse.
 
     Notes
     -----
@@ -104,8 +106,9 @@ def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        If the samples differ in width, have a single row or hold values that are not finite.
+    TypeError, ValueError
+        If the samples differ in their columns, have a single row, hold what is no number or not
+        finite, or are sparse.
 
     Notes
     -----
@@ -161,8 +164,9 @@ def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float, tol: float =
 
     Raises
     ------
-    ValueError
-        If the clouds differ in width or hold values that are not finite.
+    TypeError, ValueError
+        If the clouds differ in their columns, hold what is no number or not finite, or are
+        sparse; if `blur` or `tol` is not a positive number.
 
     Warns
     -----
@@ -180,7 +184,8 @@ def sinkhorn_divergence(X: ArrayLike, Y: ArrayLike, *, blur: float, tol: float =
     >>> round(sinkhorn_divergence([[0.0, 0.0]], [[0.0, 2.0]], blur=0.5), 6)
     2.0
     """
-    sinkhorn.temperature(blur)
+    check_positive(blur, "blur")
+    check_positive(tol, "tol")
     (x, y, own_blur), unit = _in_units(*_check_clouds(X, Y), np.float64(blur))
     result = sinkhorn.sinkhorn_divergence(
         torch.from_numpy(x), torch.from_numpy(y), blur=float(own_blur), tol=tol
@@ -228,8 +233,9 @@ def two_sample_auc(
 
     Raises
     ------
-    ValueError
-        If the samples differ in width, are too small or hold values that are not finite.
+    TypeError, ValueError
+        If the samples differ in their columns, are too small, hold what is no number or not
+        finite, or are sparse; if another argument cannot be used.
 
     Notes
     -----
@@ -248,12 +254,17 @@ def two_sample_auc(
     >>> two_sample_auc(low, high, n_splits=3, random_state=0)
     1.0
     """
-    x, y = _check_clouds(X, Y, min_samples=n_splits)
+    x, y = _check_clouds(X, Y, min_samples=check_size(n_splits, "n_splits", least=2))
+    if classifier is not None and not hasattr(classifier, "decision_function"):
+        raise TypeError(
+            "classifier must be an estimator with decision_function, got "
+            f"{shown(classifier)}: pass None or, for instance, sklearn.svm.SVC()."
+        )
     rows, labels = np.concatenate([x, y]), np.repeat([0, 1], [len(x), len(y)])
     classifier = (
         make_pipeline(StandardScaler(), SVC(random_state=0)) if classifier is None else classifier
     )
-    folds = StratifiedKFold(n_splits, shuffle=True, random_state=random_state)
+    folds = StratifiedKFold(n_splits, shuffle=True, random_state=as_random_state(random_state))
     held_out = cross_val_predict(classifier, rows, labels, cv=folds, method="decision_function")
     return float(roc_auc_score(labels, held_out))
 
@@ -292,9 +303,10 @@ def make_transport_scorer(
     Raises
     ------
     TypeError
-        If `metric` cannot be called; on scoring, if the estimator is no sampler of this package.
+        If `metric` cannot be called or `optimum` is no number; on scoring, if the estimator is no
+        sampler of this package.
     ValueError
-        If both `greater_is_better` and `optimum` are given.
+        If both `greater_is_better` and `optimum` are given, or one of them cannot be used.
 
     Warns
     -----
@@ -329,6 +341,12 @@ def make_transport_scorer(
     """
     if not callable(metric):
         raise TypeError(f"metric must be a function of two clouds, got {metric!r}.")
+    if not isinstance(greater_is_better, bool | np.bool_):
+        raise ValueError(
+            f"greater_is_better must be True or False, got {shown(greater_is_better)}."
+        )
+    if optimum is not None:
+        check_number(optimum, "optimum")
     if greater_is_better and optimum is not None:
         raise ValueError("greater_is_better and optimum exclude each other: pass one of them.")
     return TransportScorer(metric, greater_is_better, optimum, parameters)
@@ -401,16 +419,10 @@ def _enter_last_step(
 def _check_clouds(
     X: ArrayLike, Y: ArrayLike, min_samples: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x, y = (
-        check_array(cloud, dtype=np.float64, ensure_min_samples=min_samples, input_name=name)
-        for cloud, name in ((X, "X"), (Y, "Y"))
-    )
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"X has {x.shape[1]} features but Y has {y.shape[1]}; "
-            "both must live in the same space."
-        )
-    return x, y
+    x, y = (check_rows(cloud, name, min_samples) for cloud, name in ((X, "X"), (Y, "Y")))
+    check_same_width(x, y, "X", "Y")
+    check_same_columns(column_names(X, "X"), column_names(Y, "Y"), "X", "Y")
+    return x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
 
 
 def _import_pot() -> Any:

@@ -10,6 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import (
+    check_callable,
+    check_choice,
+    check_positive,
+    check_size,
+    check_tensor,
+)
+
 __all__ = ["METHODS", "Inverse", "Solution", "integrate", "invert"]
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -98,8 +106,9 @@ def integrate(
 
     Raises
     ------
-    ValueError
-        If the method is unknown.
+    TypeError, ValueError
+        If the method is unknown, or another argument, or what `velocity` returns, is not as
+        described.
 
     Examples
     --------
@@ -109,7 +118,7 @@ def integrate(
     >>> growth.x[-1], growth.nfe  # e = 2.718282 to fourth order
     (tensor([[2.7183]], dtype=torch.float64), 40)
     """
-    tableau, t = _find_tableau(method), t.to(x)
+    tableau, t = _checked(velocity, x, t, method)
     states, nfe = [x], len(tableau.nodes) * (len(t) - 1)
     for start, stop in pairwise(t):
         x = _step(velocity, x, start, stop - start, tableau)
@@ -161,8 +170,9 @@ def invert(
 
     Raises
     ------
-    ValueError
-        If the method is unknown.
+    TypeError, ValueError
+        If the method is unknown, or another argument, or what `velocity` returns, is not as
+        described.
 
     References
     ----------
@@ -179,7 +189,10 @@ def invert(
     >>> invert(decay, there.x[-1], grid).x[-1]
     tensor([[1.0000]], dtype=torch.float64)
     """
-    tableau, t = _find_tableau(method), t.to(x)
+    tableau, t = _checked(velocity, x, t, method)
+    check_size(n_iterations, "n_iterations")
+    if tol is not None:
+        check_positive(tol, "tol")
     states, error, n_steps = [x], x.new_zeros(len(x)), 0
     for stop, start in pairwise(t.flip(0)):
         step = partial(_step, velocity, t=start, h=stop - start, tableau=tableau)
@@ -307,8 +320,9 @@ def change_of_variables(
 
     Raises
     ------
-    ValueError
-        If the method is unknown.
+    TypeError, ValueError
+        If the method is unknown, or another argument, or what `velocity` returns, is not as
+        described.
 
     Notes
     -----
@@ -322,7 +336,7 @@ def change_of_variables(
     >>> growth.log_det / torch.tensor(1.1).log()  # three dimensions, ten steps
     tensor([30.0000], dtype=torch.float64)
     """
-    tableau, t = _find_tableau(method), t.to(x)
+    tableau, t = _checked(velocity, x, t, method)
     tol = max(tol, 1e-5) if x.dtype == torch.float32 else tol
     x, log_det = x.clone(), x.new_zeros(len(x))
     folded, reached = (
@@ -386,10 +400,21 @@ def _value_and_jacobian(step: Step, x: Tensor) -> tuple[Tensor, Tensor]:
     return value.detach(), torch.stack(rows, 1)
 
 
-def _find_tableau(method: str) -> _Tableau:
-    if method not in _TABLEAUS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-    return _TABLEAUS[method]
+def _checked(velocity: Velocity, x: Tensor, t: Tensor, method: str) -> tuple[_Tableau, Tensor]:
+    """Return the tableau of a method and the grid of times in the precision of the states."""
+    check_choice(method, "method", METHODS)
+    check_callable(velocity, "velocity", "t and x")
+    check_tensor(x, "x")
+    check_tensor(t, "t")
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (n, d), got {tuple(x.shape)}.")
+    if not len(t.shape) or not len(t) or t.shape[1:] not in ((), x.shape[:1]):
+        raise ValueError(
+            f"t must have shape (n_steps + 1,) or (n_steps + 1, {len(x)}), got {tuple(t.shape)}."
+        )
+    if not t.isfinite().all():
+        raise ValueError("t must hold finite times, got NaN or infinity.")
+    return _TABLEAUS[method], t.to(x)
 
 
 def _step(velocity: Velocity, x: Tensor, t: Tensor, h: Tensor, tableau: _Tableau) -> Tensor:
@@ -397,7 +422,13 @@ def _step(velocity: Velocity, x: Tensor, t: Tensor, h: Tensor, tableau: _Tableau
     slopes: list[Tensor] = []
     for node, coefficients in zip(tableau.nodes, tableau.stages, strict=True):
         stage = x + h * _combine(coefficients, slopes) if slopes else x
-        slopes.append(velocity(t + node * h.squeeze(-1), stage))
+        slope = velocity(t + node * h.squeeze(-1), stage)
+        if getattr(slope, "shape", None) != x.shape:
+            raise ValueError(
+                f"velocity(t, x) must return a tensor of the shape of x, {tuple(x.shape)}, got "
+                f"{tuple(getattr(slope, 'shape', ())) or type(slope).__name__}."
+            )
+        slopes.append(slope)
     return torch.addcmul(x, h, _combine(tableau.weights, slopes))
 
 

@@ -1,13 +1,25 @@
 """What may be passed as rows, what comes back, and what is refused."""
 
+import warnings
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 import torch
 from scipy import sparse
+from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sknsgf import NSGFPlusPlus, NSGFSampler
+from sknsgf.metrics import two_sample_auc, w2_distance
+from sknsgf.networks import NetworkSpec, VelocityMLP, describe_network
+from sknsgf.plotting import plot_images, plot_particles
+from sknsgf.samplers._source import UserSource
+from sknsgf.samplers._units import Units
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 2))
@@ -149,6 +161,206 @@ class TestRefused:
         assert quick().fit(X[:, :1], Y[:, :1]).sample(3).shape == (3, 1)
 
 
+# Whatever takes rows: the name it knows them by, and how it gets them.
+GATES = {
+    "transform": ("X", lambda flow, rows: flow.transform(rows)),
+    "fit": ("X_source", lambda flow, rows: quick().fit(rows, Y)),
+    "fit a target": ("X_target", lambda flow, rows: quick().fit(X, X_target=rows)),
+    "score": ("X_target", lambda flow, rows: flow.score(X, X_target=rows)),
+    "w2": ("Y", lambda flow, rows: w2_distance(X, rows)),
+    "auc": ("X", lambda flow, rows: two_sample_auc(rows, Y)),
+    "particles": ("X", lambda flow, rows: plot_particles(rows)),
+    "images": ("X", lambda flow, rows: plot_images(rows, (1, 1, 2))),
+}
+every_gate = pytest.mark.parametrize(("name", "give"), GATES.values(), ids=GATES)
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return quick().fit(X, Y)
+
+
+class TestOneGate:
+    """Samplers, metrics and pictures judge rows alike, column by column, in the same words."""
+
+    @every_gate
+    @pytest.mark.parametrize(
+        ("column", "message"),
+        [
+            (pd.date_range("2020", periods=60), "got dtype datetime64"),
+            (pd.date_range("2020", periods=60).tz_localize("UTC"), "got dtype datetime64"),
+            (pd.timedelta_range("1h", periods=60), "got dtype timedelta64"),
+            (pd.period_range("2020", periods=60), "got dtype period"),
+            (["1.5"] * 60, "got (dtype (str|object)|text)"),
+            (pd.Categorical([1, 2] * 30), "got dtype category"),
+            (pd.array([1, None] * 30, dtype="Int64"), "contains NaN; impute missing values"),
+            (pd.array([1.5, None] * 30, dtype="Float64"), "contains NaN; impute missing values"),
+            (pd.array([True, None] * 30, dtype="boolean"), "contains NaN; impute missing values"),
+            ([1, pd.NA] * 30, "contains NaN; impute missing values"),
+            ([1.0, np.inf] * 30, "contains infinity; clip"),
+        ],
+        ids=range(11),
+    )
+    def test_a_column_that_holds_no_numbers_is_named(self, flow, name, give, column, message):
+        frame = pd.DataFrame({"a": X[:, 0], "when": column})
+        with pytest.raises(ValueError, match=f"Column 'when' of {name} .*{message}"):
+            give(flow, frame)
+
+    @every_gate
+    @pytest.mark.parametrize(
+        "column",
+        [
+            pl.date_range(pl.date(2020, 1, 1), pl.date(2020, 2, 29), eager=True),
+            pl.Series(["1.5"] * 60),
+            pl.Series(["u"] * 60, dtype=pl.Categorical),
+            pl.Series([1, None] * 30),
+            pl.Series([True, None] * 30),
+            pl.Series([[1.0]] * 60),
+        ],
+        ids=lambda column: str(column.dtype),
+    )
+    def test_of_polars_too(self, flow, name, give, column):
+        with pytest.raises(ValueError, match=f"Column 'when' of {name}"):
+            give(flow, pl.DataFrame({"a": X[:, 0], "when": column}))
+
+    @every_gate
+    def test_masked_entries_are_refused(self, flow, name, give):
+        with pytest.raises(ValueError, match=f"{name} has masked entries.*fill or drop"):
+            give(flow, np.ma.masked_greater(X, 1))
+
+    @pytest.mark.parametrize(
+        "column",
+        [
+            pd.array([1, 0] * 30, dtype="Int64"),
+            pd.array([1.0, 0.0] * 30, dtype="Float64"),
+            pd.array([True, False] * 30, dtype="boolean"),
+            pd.arrays.SparseArray([1.0, 0.0] * 30),
+            [Decimal(1), Fraction(0)] * 30,
+            np.array([True, False] * 30, dtype=object),
+            pl.Series([True, False] * 30),
+            pl.Series(["1", "0"] * 30).cast(pl.Decimal(10, 2)),
+            pl.Series([1, 0] * 30, dtype=pl.UInt8),
+        ],
+        ids=range(9),
+    )
+    def test_numbers_of_any_kind_are_numbers(self, fitted, column):
+        library = pl if isinstance(column, pl.Series) else pd
+        frame = library.DataFrame({"a": X[:, 0], "b": column})
+        plain = np.column_stack([X[:, 0], [1.0, 0.0] * 30])
+        np.testing.assert_array_equal(fitted.transform(frame), fitted.transform(plain))
+        assert w2_distance(frame, plain) == 0
+
+    def test_columns_of_one_name_are_all_looked_at(self, fitted):
+        twice = pd.DataFrame(np.where(X > 1, np.nan, X), columns=["a", "a"])
+        for frame in (twice, twice.assign(b=0.0)[["a"]]):
+            with pytest.raises(ValueError, match="Column 'a' of X contains NaN"):
+                fitted.transform(frame)
+
+    def test_arrow(self, fitted):
+        pa = pytest.importorskip("pyarrow")
+        table = pa.table({"a": X[:, 0], "b": X[:, 1]})
+        np.testing.assert_array_equal(fitted.transform(table), fitted.transform(X))
+        kinds = {"date": pd.date_range("2020", periods=60).date, "null": [1.0, None] * 30}
+        kinds |= {"text": ["1"] * 60, "dictionary": pa.array(["u"] * 60).dictionary_encode()}
+        for kind, column in kinds.items():
+            with pytest.raises(ValueError, match=f"Column '{kind}' of X"):
+                fitted.transform(pa.table({"a": X[:, 0], kind: column}))
+        backed = pd.DataFrame(X, columns=["a", "b"]).convert_dtypes(dtype_backend="pyarrow")
+        np.testing.assert_array_equal(fitted.transform(backed), fitted.transform(X))
+        with pytest.raises(ValueError, match=r"Column '[ab]' of X contains NaN"):
+            fitted.transform(backed.mask(backed > 1))
+
+    def test_metrics_take_frames_and_tensors(self, device):
+        frame = pd.DataFrame(X, columns=["a", "b"])
+        assert w2_distance(frame, pl.DataFrame({"a": X[:, 0], "b": X[:, 1]})) == 0
+        for other in (frame[["b", "a"]], frame.rename(columns={"a": "z"})):
+            with pytest.raises(ValueError, match=r"X has the columns.*but Y has.*same order"):
+                w2_distance(frame, other)
+        x = torch.from_numpy(X).to(device)
+        assert w2_distance(x.requires_grad_(), frame) == 0
+        half = x.bfloat16()
+        assert w2_distance(half, half.float().detach().cpu().numpy()) == 0
+
+    def test_an_error_of_any_class_is_told(self):
+        class Odd(Exception):
+            def __init__(self, one, two):
+                super().__init__(one, two)
+
+        class Unconvertible:
+            def __array__(self, dtype=None, copy=None):
+                raise Odd("no", "way")
+
+        with pytest.raises(ValueError, match=r"X cannot be made an array of numbers.*no.*way"):
+            w2_distance(Unconvertible(), X)
+
+
+class TestMisuse:
+    def test_a_second_array_of_two_dimensions_is_the_target_and_that_is_said(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            expected = quick().fit(X, Y).transform(X)
+            quick().fit_transform(X, X_target=Y)
+        with pytest.warns(UserWarning, match=r"y has two dimensions.*X_target=y"):
+            np.testing.assert_array_equal(quick().fit_transform(X, Y), expected)
+
+    def test_data_moved_as_noise_are_told_of(self):
+        generator = quick().set_params(source="gaussian")
+        with pytest.warns(UserWarning, match=r"as if they were noise.*fit and sample"):
+            make_pipeline(generator, StandardScaler()).fit(Y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            generator.fit(Y).transform(X)
+            make_pipeline(StandardScaler(), generator).fit(Y)
+            np.testing.assert_array_equal(generator.fit_transform(Y, domain="target"), Y)
+
+    def test_a_missing_target_of_a_score_is_one_of_score(self, fitted):
+        with pytest.raises(ValueError, match=r"missing.*score\(X_source, X_target\)") as error:
+            fitted.score(X)
+        assert "fit" not in str(error.value)
+
+
+class Given:
+    """A source whose rows are given."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def sample(self, n):
+        return self.rows(n)
+
+
+class TestSources:
+    @pytest.mark.parametrize(
+        ("source", "message"),
+        [
+            (pd.DataFrame(X), r"source is a dataframe.*fit\(X_source, X_target\)"),
+            (torch.distributions.Normal(torch.zeros(2), 1.0), r"sample\(\(n,\)\)"),
+            (GaussianMixture(), "failed with NotFittedError.*FrozenEstimator"),
+            (Given(lambda n: 1 / 0), r"source.sample\(2\) failed with ZeroDivisionError"),
+            (Given(lambda n: np.zeros((n, 3))), r"source.sample\(2\) must have shape \(2, 2\)"),
+            (Given(lambda n: np.full((n, 2), np.nan)), r"source.sample\(2\) contains NaN"),
+            (Given(lambda n: np.full((n, 2), "1")), r"source.sample\(2\) must hold numeric"),
+        ],
+        ids=range(7),
+    )
+    def test_that_cannot_be_one_are_refused_before_any_work(self, source, message):
+        for sampler in (NSGFSampler, NSGFPlusPlus):
+            with pytest.raises(ValueError, match=f"(?s){message}"):
+                quick(sampler).set_params(source=source, max_iter=10**9).fit(Y)
+
+    def test_trying_one_out_leaves_its_state_alone(self):
+        class Stateful:
+            def __init__(self):
+                self.rng = np.random.default_rng(0)
+
+            def sample(self, n):
+                return self.rng.normal(size=(n, 2))
+
+        source = Stateful()
+        UserSource(source, Units.of(Y)).try_out()
+        np.testing.assert_array_equal(source.sample(3), Stateful().sample(3))
+
+
 class TestColumnNames:
     frame = pd.DataFrame(X, columns=["a", "b"])
 
@@ -204,8 +416,38 @@ class TestParameters:
         with pytest.raises(ValueError, match="sinkhorn_flow is the class"):
             NSGFPlusPlus(sinkhorn_flow=NSGFSampler).fit(X, Y)
 
+    @pytest.mark.parametrize("sampler", [NSGFSampler, NSGFPlusPlus])
+    def test_a_width_is_one_layer(self, sampler):
+        one, same = quick(sampler).set_params(hidden_layer_sizes=16), quick(sampler)
+        expected = same.fit(X, Y).transform(X)
+        np.testing.assert_array_equal(one.fit(X, Y).transform(X), expected)
+        spec = NetworkSpec(2, hidden_layer_sizes=16)
+        assert spec.hidden_layer_sizes == (16,)
+        assert describe_network(VelocityMLP(2, 16)) == describe_network(spec.make(seed=0))
+
+    def test_a_device_of_another_name(self):
+        with pytest.raises(ValueError, match=r'no device of that name.*"auto" or "cuda"'):
+            quick().set_params(device="gpu").fit(X, Y)
+
     def test_switches_may_be_booleans(self):
         quick().set_params(early_stopping=np.True_, verbose=False, max_iter=50).fit(X, Y)
+
+    @pytest.mark.parametrize("t", [float("nan"), -0.1, 1.1, float("inf")])
+    def test_times_that_are_none(self, t):
+        flow = quick().fit(X, Y)
+        with pytest.raises(ValueError, match=r"t must be in \[0, 1\]"):
+            flow.velocity(t, X)
+        for none in (None, "0", True, [0.5], np.array([0.5])):
+            with pytest.raises(TypeError, match="t must be a number"):
+                flow.velocity(none, X)
+
+    def test_what_no_number_of_samples_is(self, fitted):
+        for n_samples in (True, 0, -1, 2.5, "3", None, 10**400):
+            with pytest.raises(ValueError, match="n_samples must be a positive integer"):
+                fitted.sample(n_samples)
+        for random_state in (True, -1, 1.5, "seed", np.random.default_rng(0)):
+            with pytest.raises(ValueError, match="random_state must be None, an integer"):
+                fitted.sample(2, random_state=random_state)
 
     def test_domain(self, fitted):
         with pytest.raises(ValueError, match='"source" or "target", got \'X\''):

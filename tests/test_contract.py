@@ -103,6 +103,19 @@ class TestSampler:
         if library is pd:
             assert (moved.index == frame.index).all()
 
+    @pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+    @pytest.mark.parametrize("source", [None, "gaussian"])
+    def test_samples_come_as_transform_was_told(self, sampler, library, source):
+        frame = library.DataFrame({"a": X[:, 0], "b": X[:, 1]})
+        model = quick(sampler, source=source)
+        model.fit(frame, X_target=frame) if source is None else model.fit(frame)
+        plain = model.sample(7)
+        assert isinstance(plain, np.ndarray)
+        drawn = model.set_output(transform=library.__name__).sample(7)
+        assert isinstance(drawn, library.DataFrame) and list(drawn.columns) == ["a", "b"]
+        np.testing.assert_array_equal(drawn.to_numpy(), plain)
+        model.transform(drawn)  # its columns are those that were fitted
+
     def test_page_in_a_notebook_promises_no_link(self, sampler):
         page = sampler()._repr_html_()
         assert sampler.__name__ in page and "href=" not in page

@@ -45,9 +45,9 @@ def test_global_seed_is_untouched(make):
 
 
 @pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize("n_samples, error", [(0, ValueError), (-1, ValueError), (2.5, TypeError)])
-def test_bad_number_of_samples(make, n_samples, error):
-    with pytest.raises(error, match="n_samples"):
+@pytest.mark.parametrize("n_samples", [0, -1, 2.5, True, "5", 10**400], ids=range(6))
+def test_bad_number_of_samples(make, n_samples):
+    with pytest.raises(ValueError, match="n_samples must be a positive integer"):
         make(n_samples)
 
 
@@ -233,7 +233,7 @@ def test_bad_requests(archive, tmp_path):
     path, _ = archive()
     with pytest.raises(ValueError, match='"train" or "test", but it is \'valid\''):
         load_images(path, split="valid")
-    with pytest.raises(ValueError, match="n_samples == 8, must be <= 7"):
+    with pytest.raises(ValueError, match="n_samples must be at most the 7"):
         load_images(path, n_samples=8)
     with pytest.raises(FileNotFoundError, match=r"no file .*nowhere\.npz.*numpy\.savez"):
         load_images(tmp_path / "nowhere.npz")

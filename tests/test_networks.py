@@ -176,10 +176,10 @@ class TestUNet:
         "parameters, match",
         [
             ({"patch_size": 3}, "patch_size=3 does not divide"),
-            ({"patch_size": 0}, "width and patch_size must be positive integers"),
-            ({"patch_size": 2.0}, "width and patch_size must be positive integers"),
-            ({"width": -4}, "width and patch_size must be positive integers"),
-            ({"width": "8"}, "width and patch_size must be positive integers"),
+            ({"patch_size": 0}, "patch_size must be a positive integer"),
+            ({"patch_size": 2.0}, "patch_size must be a positive integer"),
+            ({"width": -4}, "width must be a positive integer"),
+            ({"width": "8"}, "width must be a positive integer"),
         ],
         ids=str,
     )

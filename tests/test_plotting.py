@@ -152,8 +152,16 @@ class TestHistory:
         assert texts == ["sinkhorn flow: batches", "straight flow: batches"]
 
     def test_short_and_sliced_histories(self):
-        for history in (a_history(1), a_history(200, [1.0] * 100)[150:160], a_history(3)[:0]):
+        for history in (a_history(1), a_history(200, [1.0] * 100)[150:160]):
             plot_history(history, ax=plt.figure().add_subplot())
+
+    def test_of_nothing_there_is_no_picture(self):
+        for history in (a_history(3)[:0], {"sinkhorn_flow": a_history(3)[:0]}):
+            with pytest.raises(ValueError, match=r"history has 0 iteration\(s\)"):
+                plot_history(history)
+        for history in ({}, None, [1.0, 0.5]):
+            with pytest.raises(TypeError, match="history must be the history_"):
+                plot_history(history)
 
 
 def drawn(*arguments, **parameters):
@@ -192,7 +200,7 @@ def test_an_even_image_is_drawn():
     [
         (np.zeros((2, 6)), (1, 2, 2), r"X must have shape \(n_samples, 4\).*\(2, 6\)"),
         (np.zeros((2, 1, 2, 2)), (1, 2, 2), "one image of shape"),
-        (np.zeros((0, 4)), (1, 2, 2), "one image of shape"),
+        (np.zeros((0, 4)), (1, 2, 2), r"X has 0 sample\(s\)"),
         (np.zeros((2, 8)), (2, 2, 2), "1 or 3 channels"),
         (np.zeros((2, 4)), (2, 2), "1 or 3 channels"),
         (np.zeros((2, 4)), 4, "1 or 3 channels, got 4"),

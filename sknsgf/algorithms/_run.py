@@ -6,11 +6,13 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import shown
 from sknsgf._random import stream
 from sknsgf.flow import Ends, Records, Status, Teacher
 from sknsgf.networks import StandardisedVelocity
@@ -112,6 +114,11 @@ class Run:
     path : str, default=""
         Names of the stages around, each with a dot behind it.
 
+    Raises
+    ------
+    ValueError
+        If `seed` is not a whole number, 0 or more.
+
     Examples
     --------
     >>> Run(seed=7).stream("network") == Run(seed=7).stream("network")
@@ -124,6 +131,12 @@ class Run:
     watch: Watch = field(default_factory=Unwatched)
     checkpoint: Checkpoint | None = None
     path: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise unless random numbers can be drawn by the seed."""
+        is_integer = isinstance(self.seed, Integral) and not isinstance(self.seed, bool)
+        if not is_integer or self.seed < 0:
+            raise ValueError(f"seed must be a whole number, 0 or more, got {shown(self.seed)}.")
 
     def stream(self, name: str) -> int:
         """Return the seed of the random numbers of a name.

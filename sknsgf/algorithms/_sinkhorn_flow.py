@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_choice, check_share
 from sknsgf._random import seeded_generator, stream
 from sknsgf._surroundings import undisturbed, without_autocast
-from sknsgf.algorithms._checks import check_choice, check_counts, check_positive
+from sknsgf.algorithms._checks import check_counts, check_kind, check_lengths, check_width
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
 from sknsgf.flow import (
     Ends,
@@ -265,6 +266,11 @@ class SinkhornFlow:
     perceptron_rate : float, default=1e-2
         The learning rate that "auto" is where the network is a perceptron.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a value cannot be used.
+
     See Also
     --------
     sknsgf.NSGFSampler : The same for arrays, in any units.
@@ -306,19 +312,20 @@ class SinkhornFlow:
 
     def __post_init__(self) -> None:
         """Raise unless the values can be used."""
+        check_kind(self.network, "network", NetworkSpec)
         check_counts(
             self, "n_steps", "n_particles", "n_targets", "n_simulations", "max_iter", "batch_size"
         )
-        check_positive(self, "blur", "step_size", "perceptron_rate")
+        check_lengths(self, "blur", "step_size", "learning_rate", "perceptron_rate")
         if self.step_size is not None and self.step_size >= 2:
             raise ValueError(
                 f"step_size must be below 2, got {self.step_size!r}: a step of 1 leads to where a "
                 "particle is drawn to, and steps of 2 and more lead ever further past it."
             )
-        check_choice(self, "schedule", ("straight", "constant"))
-        check_choice(self, "early_stopping", ("auto", True, False))
-        if not 0 < self.t_end <= 1:
-            raise ValueError(f"t_end must be in (0, 1], got {self.t_end!r}.")
+        check_choice(self.schedule, "schedule", ("straight", "constant"))
+        check_choice(self.early_stopping, "early_stopping", ("auto", True, False))
+        check_share(self.t_end, "t_end", "(0, 1]")
+        check_share(self.ema_decay, "ema_decay", "[0, 1)")
 
     def stages(self, ends: Ends) -> int:
         """Count the stages of a run.
@@ -356,10 +363,12 @@ class SinkhornFlow:
 
         Raises
         ------
-        ValueError
-            If the network cannot be used, is of another kind than that of `start`, or there are
-            too few rows to hold any out.
+        TypeError, ValueError
+            If the network cannot be used, is of another kind than that of `start` or of another
+            width than the rows, or there are too few rows to hold any out.
         """
+        check_width(self.network, ends)
+        check_kind(run, "run", Run)
         kept, held_out = ends.hold_out(self.early_stopping, self.max_iter)
         network: Any = self.network.make(run.stream("network"))
         rate = self.choose_rate(network)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_choice, check_share
 from sknsgf._random import seeded_generator, stream
 from sknsgf._surroundings import undisturbed, without_autocast
-from sknsgf.algorithms._checks import check_choice, check_counts, check_positive
+from sknsgf.algorithms._checks import check_counts, check_kind, check_lengths, check_width
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
 from sknsgf.algorithms._sinkhorn_flow import SinkhornFlow, SinkhornMap, inverse_tol
 from sknsgf.flow import (
@@ -276,6 +277,11 @@ class TwoPhases:
     max_iter, learning_rate, batch_size
         As in :class:`~sknsgf.NSGFPlusPlus`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a value cannot be used.
+
     See Also
     --------
     sknsgf.NSGFPlusPlus : The same for arrays, in any units.
@@ -312,10 +318,14 @@ class TwoPhases:
     def __post_init__(self) -> None:
         """Raise unless the values can be used."""
         check_counts(self, "n_straight_steps", "max_iter", "batch_size")
-        check_positive(self, "straight_step_size")
-        check_choice(self, "straight_from", ("flow", "source"))
-        check_choice(self, "coupling", ("auto", "independent", "minibatch", "large"))
-        check_choice(self, "switch", ("predict", "fixed"))
+        check_kind(self.first, "first", SinkhornFlow)
+        check_kind(self.network, "network", NetworkSpec)
+        check_lengths(self, "learning_rate")
+        if self.straight_step_size is not None:
+            check_share(self.straight_step_size, "straight_step_size", "(0, 1]")
+        check_choice(self.straight_from, "straight_from", ("flow", "source"))
+        check_choice(self.coupling, "coupling", ("auto", "independent", "minibatch", "large"))
+        check_choice(self.switch, "switch", ("predict", "fixed"))
 
     @property
     def predicts(self) -> bool:
@@ -358,10 +368,12 @@ class TwoPhases:
 
         Raises
         ------
-        ValueError
-            If a network cannot be used, is of another kind than that of `start`, or there are
-            too few rows to hold any out.
+        TypeError, ValueError
+            If a network cannot be used, is of another kind than that of `start` or of another
+            width than the rows, or there are too few rows to hold any out.
         """
+        check_width(self.network, ends)
+        check_kind(run, "run", Run)
         network: Any = self.network.make(run.stream("network"))
         rate = self.choose_rate(network)
         predictor = self._make_predictor(run, start)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import check_size
 from sknsgf._random import deal_indices, seeded_generator
 
 
@@ -96,6 +97,11 @@ class GaussianNoise:
     n_features : int
         Width of the rows.
 
+    Raises
+    ------
+    ValueError
+        If it is not a positive integer.
+
     Examples
     --------
     >>> import torch
@@ -104,7 +110,7 @@ class GaussianNoise:
     """
 
     def __init__(self, n_features: int):
-        self.n_features = n_features
+        self.n_features = check_size(n_features, "n_features")
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw rows.

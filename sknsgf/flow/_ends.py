@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import check_tensor
 from sknsgf._random import seeded_generator
 from sknsgf.flow._clouds import Rows, Source
 
@@ -31,7 +32,7 @@ class Ends:
     TypeError
         If the source cannot be drawn from, or the target is not a float32 tensor.
     ValueError
-        If either has no rows, or they do not have as many columns.
+        If either has no rows or values that are not finite, or they do not have as many columns.
 
     Examples
     --------
@@ -109,8 +110,11 @@ def _check_rows(x: Any, name: str) -> None:
     if not isinstance(x, Tensor) or x.dtype != torch.float32:
         came = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a float32 tensor, got {came}: pass {name}.float().")
+    check_tensor(x, name)
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"{name} must have shape (n, d), n and d positive, got {tuple(x.shape)}.")
+    if not x.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinity: remove such rows.")
 
 
 def split(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import check_tensor
+
 _N_EXTREMES = 64  # rows that a direction of its own is kept for
 _FREE = 1.05  # share of its reach within which nothing is changed
 _MOST = 1.2  # share of its reach that nothing goes beyond
@@ -45,7 +47,18 @@ class Hull(NamedTuple):
 
     @classmethod
     def of(cls, points: Tensor) -> Hull:
-        """Bound the hull of points of shape (n, d), one or more."""
+        """Bound the hull of points of shape (n, d), one or more.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `points` are not finite numbers of that shape.
+        """
+        check_tensor(points, "points")
+        if points.ndim != 2 or not points.numel() or not points.isfinite().all():
+            raise ValueError(
+                f"points must be finite and of shape (n, d), got shape {tuple(points.shape)}."
+            )
         nothing = points.new_zeros(())
         return cls(points.mean(0), nothing, points[:0]).joined(points)
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import check_size
+
 
 @dataclass(frozen=True, eq=False)
 class Records:
@@ -172,8 +174,13 @@ class TrajectoryPool:
         -------
         TrajectoryPool
             Not yet filled.
+
+        Raises
+        ------
+        ValueError
+            If `shape` is not made of positive integers.
         """
-        n_simulations, n_times = shape[:2]
+        n_simulations, n_times, *_ = (check_size(size, "shape") for size in shape)
         if directory is None:
             positions = torch.empty(shape, dtype=torch.float32, device="cpu")
         else:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import check_positive, check_share, check_size
+
 
 class Schedule(NamedTuple):
     """Times of a simulation and the step taken from each.
@@ -47,11 +49,18 @@ def straight_schedule(
     Schedule
         Times and step sizes.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_steps` is not a positive integer, or `t_end` not in (0, 1].
+
     Examples
     --------
     >>> straight_schedule(4).step_sizes
     tensor([0.2500, 0.3333, 0.5000, 1.0000], dtype=torch.float64)
     """
+    check_size(n_steps, "n_steps")
+    t_end = check_share(t_end, "t_end", "(0, 1]")
     grid = torch.arange(n_steps + 1, dtype=torch.float64, device="cpu")
     if generator is not None and n_steps > 1:
         moved = torch.rand(n_steps - 1, dtype=grid.dtype, device="cpu", generator=generator)
@@ -75,10 +84,17 @@ def constant_schedule(n_steps: int, step_size: float) -> Schedule:
     Schedule
         Times k / n_steps and the constant step size.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_steps` is not a positive integer, or `step_size` not a positive number.
+
     Examples
     --------
     >>> constant_schedule(2, 0.5).times
     tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
+    check_size(n_steps, "n_steps")
+    step_size = check_positive(step_size, "step_size")
     times = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64, device="cpu")
     return Schedule(times, torch.full_like(times[1:], step_size))

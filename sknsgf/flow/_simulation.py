@@ -12,12 +12,14 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
+from sknsgf._arguments import check_callable, check_positive, check_size, check_tensor, shown
 from sknsgf._random import seeded_generator
 from sknsgf._surroundings import undisturbed
 from sknsgf.flow._clouds import Cloud
 from sknsgf.flow._pool import Trajectories, TrajectoryPool
 from sknsgf.flow._schedule import Schedule
 from sknsgf.flow._velocity import sinkhorn_velocity
+from sknsgf.sinkhorn import check_clouds, temperature
 
 DrawPoints = Callable[[int, torch.Generator], Tensor]
 MakeSchedule = Callable[[torch.Generator], Schedule]
@@ -52,6 +54,11 @@ def follow_sinkhorn_flow(
     Trajectories
         Positions from start to end, with the solver's status at every step.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`sinkhorn_velocity`, or if `step_sizes` are not finite numbers of that shape.
+
     References
     ----------
     .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
@@ -65,6 +72,14 @@ def follow_sinkhorn_flow(
     tensor([[2.],
             [3.]])
     """
+    check_clouds(x, y)
+    fits = isinstance(step_sizes, Tensor) and step_sizes.ndim and step_sizes.numel()
+    fits = fits and step_sizes.shape[:-1] in ((), x.shape[:1])
+    if not fits or not step_sizes.isfinite().all():
+        raise ValueError(
+            "step_sizes must be a tensor of finite numbers, of shape (n_steps,) or (B, n_steps), "
+            f"got {shown(step_sizes)}."
+        )
     step_sizes = step_sizes.to(x).expand(len(x), -1)
     positions, errors, converged = [x], [], []
     state, step_size = None, None
@@ -129,6 +144,11 @@ def simulate_sinkhorn_flow(
     TrajectoryPool
         All positions and times.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a number or what is drawn is not as described, or as in :func:`sinkhorn_velocity`.
+
     References
     ----------
     .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
@@ -145,14 +165,16 @@ def simulate_sinkhorn_flow(
     >>> len(pool)  # 4 simulations of 5 steps of 32 particles
     640
     """
+    check_callable(make_schedule, "make_schedule", "a generator")
+    source = _Checked.of(draw_source, "draw_source", n_particles, "n_particles")
+    target = _Checked.of(draw_target, "draw_target", n_targets, "n_targets")
     generator = seeded_generator(seed, 0)
-    n_steps, d = len(make_schedule(generator).step_sizes), draw_target(1, generator).shape[-1]
+    n_steps, d = len(make_schedule(generator).step_sizes), target.draw(1, generator).shape[-1]
 
     def draw(number: int) -> Start:
         generator = seeded_generator(seed, number)
         schedule = make_schedule(generator)
-        x = draw_source(n_particles, generator)
-        return Start(schedule, Cloud(x), Cloud(draw_target(n_targets, generator)))
+        return Start(schedule, source(generator, d), target(generator, d))
 
     return simulate_by_number(
         draw,
@@ -166,6 +188,29 @@ def simulate_sinkhorn_flow(
         directory=directory,
         progress=progress,
     )
+
+
+class _Checked(NamedTuple):
+    """Draws as many points as it is to, of the width of the targets, or says that it does not."""
+
+    draw: DrawPoints
+    name: str
+    n: int
+
+    @classmethod
+    def of(cls, draw: Any, name: str, n: Any, size: str) -> _Checked:
+        check_callable(draw, name, "a number and a generator")
+        return cls(draw, name, check_size(n, size))
+
+    def __call__(self, generator: torch.Generator, d: int) -> Cloud:
+        x = self.draw(self.n, generator)
+        check_tensor(x, f"what {self.name} returns")
+        if x.shape != (self.n, d):
+            raise ValueError(
+                f"what {self.name}(n, generator) returns must have shape {(self.n, d)}, got "
+                f"{tuple(x.shape)}."
+            )
+        return Cloud(x)
 
 
 class Start(NamedTuple):
@@ -210,6 +255,9 @@ def simulate_by_number(
         All positions and times.
     """
     n_steps, n_particles, n_targets, d = shape
+    check_size(n_simulations, "n_simulations")
+    temperature(blur)
+    check_positive(tol, "tol")
     pool = TrajectoryPool.allocate(
         (n_simulations, n_steps + 1, n_particles, d), directory=directory
     )

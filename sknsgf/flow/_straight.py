@@ -9,11 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import check_positive, check_size
 from sknsgf._random import seeded_generator, stream
 from sknsgf.flow._clouds import Cloud, Draw, Drawn
 from sknsgf.flow._pool import Records
 from sknsgf.flow._status import Status
-from sknsgf.sinkhorn import coupling, squared_cost, transport
+from sknsgf.sinkhorn import check_clouds, coupling, squared_cost, temperature, transport
 
 _GROUP = 8  # minibatches coupled at a time
 _SHARPNESS = 0.05  # temperature of a large coupling over the standard deviation of its costs
@@ -41,6 +42,11 @@ def straight_records(x: Tensor, y: Tensor, generator: torch.Generator) -> Record
     Records
         Times in [0, 1), positions and velocities.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `x` and `y` are not tensors of one shape and dtype.
+
     References
     ----------
     .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
@@ -54,6 +60,11 @@ def straight_records(x: Tensor, y: Tensor, generator: torch.Generator) -> Record
     >>> bool(torch.all(records.x == records.t[:, None]))
     True
     """
+    check_clouds(x, y)
+    if x.shape != y.shape or x.ndim > 2:
+        raise ValueError(
+            f"x and y must be pairs of shape (n, d), got {tuple(x.shape)} and {tuple(y.shape)}."
+        )
     t = torch.rand(len(x), dtype=x.dtype, device=generator.device, generator=generator)
     return Records(t, torch.lerp(x, y, t.unsqueeze(-1)), y - x)
 
@@ -115,7 +126,8 @@ class CoupledPairs:
         tol: float = 1e-2,
     ):
         self.draws, self.batch_size, self.seed = (draw_source, draw_target), batch_size, seed
-        self.epsilon, self.tol, self.status = blur**2, tol, Status()
+        self.epsilon, self.tol = temperature(blur), check_positive(tol, "tol")
+        self.status = Status()
         self._group: tuple[int, list[tuple[Cloud, Cloud]]] = (-1, [])  # the last one solved
 
     def __call__(self, number: int) -> tuple[Cloud, Cloud]:
@@ -165,8 +177,11 @@ class LargePairs:
         tol: float = 1e-2,
     ):
         self.draw_source, self.draw_target, self.seed = draw_source, draw_target, seed
-        self.batch_size, self.n_source, self.n_target = batch_size, n_source, n_target
-        self.fixed_target, self.tol, self.status = fixed_target, tol, Status()
+        self.batch_size = check_size(batch_size, "batch_size")
+        self.n_source = check_size(n_source, "n_source")
+        self.n_target = check_size(n_target, "n_target")
+        self.tol = check_positive(tol, "tol")
+        self.fixed_target, self.status = fixed_target, Status()
         self._solved: tuple[int, Cloud, Tensor, float] | None = None  # the last problem
         self._round: tuple[int, Cloud, Cloud, Tensor] | None = None  # the last round of starts
 
@@ -243,6 +258,11 @@ def coupled_pairs(
     iterator of tuples of two Tensors of shape (n, d)
         Source points and the target points drawn for them, without end.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `blur` or `tol` is not a positive number.
+
     References
     ----------
     .. [1] Pooladian et al., "Multisample Flow Matching", ICML 2023.
@@ -308,8 +328,9 @@ def large_pairs(
 
     Raises
     ------
-    ValueError
-        At the first batch, if `batch_size` is more than `n_source`.
+    TypeError, ValueError
+        If a number is not as described; at the first batch if `batch_size` is more than
+        `n_source`.
 
     Notes
     -----

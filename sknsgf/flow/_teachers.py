@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from sknsgf._arguments import check_size
 from sknsgf._random import seeded_generator
 from sknsgf.flow._pool import Records, TrajectoryPool
 from sknsgf.flow._status import Status
@@ -38,6 +39,11 @@ class PoolTeacher:
     tol : float
         The marginal error that the simulations were to reach.
 
+    Raises
+    ------
+    ValueError
+        If `batch_size` is not a positive integer.
+
     Examples
     --------
     >>> import torch
@@ -49,7 +55,8 @@ class PoolTeacher:
     """
 
     def __init__(self, pool: TrajectoryPool, batch_size: int, seed: int, tol: float):
-        self.pool, self.batch_size, self.seed, self.tol = pool, batch_size, seed, tol
+        self.batch_size = check_size(batch_size, "batch_size")
+        self.pool, self.seed, self.tol = pool, seed, tol
         most = _ENTRIES_AT_ONCE // (batch_size * pool.positions.shape[-1])
         self._n_at_once = max(1, min(_N_AT_ONCE, most))
         self._together: tuple[int, list[Records]] = (-1, [])  # batches last looked up

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sknsgf._arguments import check_number
 from sknsgf.sinkhorn import (
     Plan,
     Transport,
@@ -230,8 +230,8 @@ def _check_state(state: SinkhornState, x: Tensor, y: Tensor) -> None:
 
 def _checked_step(step_size: float | Tensor, x: Tensor) -> Tensor:
     """Step sizes (B, 1), or (1,) of all, for these particles."""
-    if not isinstance(step_size, Real | Tensor):
-        raise TypeError(f"step_size must be a number or a tensor, got {step_size!r}.")
+    if not isinstance(step_size, Tensor):
+        step_size = check_number(step_size, "step_size")
     step = torch.as_tensor(step_size, dtype=x.dtype, device=x.device)
     if step.shape not in ((), x.shape[:-2]) or not bool(step.isfinite().all()):
         raise ValueError(

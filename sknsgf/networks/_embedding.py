@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_size
+
 
 class TimeEmbedding(nn.Module):
     r"""Features of time: 2t − 1, then cosines and sines of :math:`\pi k t`.
@@ -19,6 +21,11 @@ class TimeEmbedding(nn.Module):
     n_frequencies : int, default=0
         How many cosines and sines follow the linear feature.
 
+    Raises
+    ------
+    ValueError
+        If it is not a whole number, 0 or more.
+
     Examples
     --------
     >>> import torch
@@ -29,7 +36,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, n_frequencies: int = 0):
         super().__init__()
-        self.n_frequencies = n_frequencies
+        self.n_frequencies = check_size(n_frequencies, "n_frequencies", least=0)
 
     @property
     def n_features(self) -> int:

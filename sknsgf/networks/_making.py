@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_size, shown
 from sknsgf._surroundings import undisturbed
 from sknsgf.networks._description import describe_network, outline
 from sknsgf.networks._mlp import VelocityMLP
 from sknsgf.networks._predictor import ConvolutionalTimePredictor, TimePredictor
-from sknsgf.networks._sizes import are_sizes, check_image_shape
+from sknsgf.networks._sizes import check_image_shape, check_layer_sizes
 from sknsgf.networks._standardised import StandardisedVelocity
 from sknsgf.networks._unet import VelocityUNet
 
@@ -36,7 +37,7 @@ class NetworkSpec:
         Width of the rows.
     network : {"auto", "mlp", "unet"}, Module or callable, default="auto"
         The velocity network, as in :class:`~sknsgf.NSGFSampler`.
-    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
+    hidden_layer_sizes : int or sequence of int, default=(256, 256, 256)
         Hidden layers of perceptrons.
     image_shape : tuple of three int, default=None
         Channels, height and width of images, one a row.
@@ -56,14 +57,18 @@ class NetworkSpec:
 
     n_features: int
     network: Any = "auto"
-    hidden_layer_sizes: Sequence[int] = (256, 256, 256)
+    hidden_layer_sizes: int | Sequence[int] = (256, 256, 256)
     image_shape: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         """Raise unless the sizes fit each other."""
-        if not are_sizes(list(self.hidden_layer_sizes)):
+        check_size(self.n_features, "n_features")
+        sizes = check_layer_sizes(self.hidden_layer_sizes)
+        object.__setattr__(self, "hidden_layer_sizes", sizes)
+        if not callable(self.network) and self.network not in ("auto", "mlp", "unet"):
             raise ValueError(
-                f"hidden_layer_sizes must hold positive integers, got {self.hidden_layer_sizes!r}."
+                'network must be "auto", "mlp", "unet", a Module or a callable, got '
+                f"{shown(self.network)}."
             )
         if self.image_shape is not None:
             _check_images(self.image_shape, self.n_features)
@@ -224,7 +229,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def _call_factory(factory: Callable[[tuple[int, ...]], Any], shape: tuple[int, ...]) -> Any:
     try:
         return factory(shape)
-    except TypeError as error:
+    except Exception as error:  # whatever the user's own function raises
         raise ValueError(
             f"network({shape}) failed: {error}. Pass a module, or a callable that takes the "
             "shape of a row and returns one."

@@ -8,7 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_size
 from sknsgf.networks._embedding import TimeEmbedding
+from sknsgf.networks._sizes import check_layer_sizes
 
 
 def perceptron(
@@ -33,11 +35,16 @@ class VelocityMLP(nn.Module):
     ----------
     n_features : int
         Width d of the rows.
-    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Widths of the hidden layers.
+    hidden_layer_sizes : int or sequence of int, default=(256, 256, 256)
+        Widths of the hidden layers, or that of the only one.
     layer_norm : bool, default=True
         Whether each hidden layer is normalised. What the network says is then bounded, however
         far its input is from all it was trained on.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer.
 
     Examples
     --------
@@ -49,11 +56,13 @@ class VelocityMLP(nn.Module):
     def __init__(
         self,
         n_features: int,
-        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        hidden_layer_sizes: int | Sequence[int] = (256, 256, 256),
         *,
         layer_norm: bool = True,
     ):
         super().__init__()
+        check_size(n_features, "n_features")
+        hidden_layer_sizes = check_layer_sizes(hidden_layer_sizes)
         self.arguments = {
             "n_features": n_features,
             "hidden_layer_sizes": hidden_layer_sizes,

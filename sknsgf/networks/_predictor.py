@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_size
 from sknsgf.networks._mlp import perceptron
-from sknsgf.networks._sizes import are_sizes, check_image_shape
+from sknsgf.networks._sizes import are_sizes, check_image_shape, check_layer_sizes
 
 
 class TimePredictor(nn.Module):
@@ -18,8 +19,13 @@ class TimePredictor(nn.Module):
     ----------
     n_features : int
         Width d of the rows.
-    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Widths of the hidden layers.
+    hidden_layer_sizes : int or sequence of int, default=(256, 256, 256)
+        Widths of the hidden layers, or that of the only one.
+
+    Raises
+    ------
+    ValueError
+        If a size is not a positive integer.
 
     References
     ----------
@@ -33,8 +39,10 @@ class TimePredictor(nn.Module):
     torch.Size([5])
     """
 
-    def __init__(self, n_features: int, hidden_layer_sizes: Sequence[int] = (256, 256, 256)):
+    def __init__(self, n_features: int, hidden_layer_sizes: int | Sequence[int] = (256, 256, 256)):
         super().__init__()
+        check_size(n_features, "n_features")
+        hidden_layer_sizes = check_layer_sizes(hidden_layer_sizes)
         self.arguments = {"n_features": n_features, "hidden_layer_sizes": hidden_layer_sizes}
         self.layers = perceptron([n_features, *hidden_layer_sizes], n_outputs=1)
 

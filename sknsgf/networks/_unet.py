@@ -16,8 +16,9 @@ from torch.nn.functional import (
     silu,
 )
 
+from sknsgf._arguments import check_size
 from sknsgf.networks._embedding import TimeEmbedding
-from sknsgf.networks._sizes import are_sizes, check_image_shape
+from sknsgf.networks._sizes import check_image_shape
 
 _N_FREQUENCIES = 8
 _COARSEST = 7  # side that is not halved further
@@ -77,11 +78,8 @@ class VelocityUNet(nn.Module):
     ):
         super().__init__()
         check_image_shape(image_shape)
-        if not are_sizes([width, patch_size]):
-            raise ValueError(
-                "width and patch_size must be positive integers, got "
-                f"{width!r} and {patch_size!r}."
-            )
+        check_size(width, "width")
+        check_size(patch_size, "patch_size")
         if any(side % patch_size for side in image_shape[1:]):
             raise ValueError(
                 f"patch_size={patch_size} does not divide both sides of images of shape "

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sknsgf.plotting._axes import INK, PALE, check_planar, equal_axes
+from sknsgf._arguments import check_number, check_size, shown
+from sknsgf.plotting._axes import INK, PALE, check_planar, check_range, equal_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +34,8 @@ def plot_particles(X: ArrayLike, *, ax: Axes | None = None, **kwargs: Any) -> Ax
 
     Raises
     ------
-    ValueError
-        If `X` is not of shape (n_samples, 2).
+    TypeError, ValueError
+        If `X` is not finite numbers of shape (n_samples, 2), or `ax` no Axes.
 
     Examples
     --------
@@ -69,8 +70,8 @@ def plot_trajectories(states: ArrayLike, *, ax: Axes | None = None, **kwargs: An
 
     Raises
     ------
-    ValueError
-        If `states` is not of shape (n_times, n_samples, 2).
+    TypeError, ValueError
+        If `states` is not finite numbers of shape (n_times, n_samples, 2), or `ax` no Axes.
 
     Examples
     --------
@@ -125,17 +126,22 @@ def plot_velocity_field(
 
     Raises
     ------
-    ValueError
-        If `velocity` does not return an array of shape (n, 2).
+    TypeError, ValueError
+        If `velocity` is no function, or does not return finite numbers of shape (n, 2); if
+        another argument is not as described.
 
     Examples
     --------
     >>> from sknsgf.plotting import plot_velocity_field
     >>> ax = plot_velocity_field(lambda t, X: -X, xlim=(-1, 1), ylim=(-1, 1))
     """
-    spacing = max(np.ptp(xlim), np.ptp(ylim)) / n_grid
+    if not callable(velocity):
+        raise TypeError(f"velocity must be a function of t and X, got {shown(velocity)}.")
+    check_number(t, "t")
+    xlim, ylim = check_range(xlim, "xlim"), check_range(ylim, "ylim")
+    spacing = max(np.ptp(xlim), np.ptp(ylim)) / check_size(n_grid, "n_grid")
     points = grid_points(xlim, ylim, spacing)
-    v = check_planar(velocity(t, points), "velocity(t, X)", "n")
+    v = check_planar(velocity(t, points), "velocity(t, X)", len(points))
     ax = equal_axes(ax)
     draw_arrows(ax, points, v, spacing, kwargs)
     return ax

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self, cast
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
 
-from sknsgf.plotting._axes import INK, check_planar, equal_axes, new_axes
+from sknsgf._arguments import check_share, check_size, shown
+from sknsgf._arrays import check_floats, check_rows, column_names
+from sknsgf.plotting._axes import INK, check_planar, current_axes, equal_axes
 from sknsgf.plotting._clouds import draw_arrows, grid_points, plot_trajectories
 
 if TYPE_CHECKING:
@@ -37,7 +41,12 @@ class Display:
         Display
             Itself.
         """
-        self.ax_ = new_axes(ax)
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            self.ax_ = plt.figure(layout="constrained").add_subplot()
+        else:
+            self.ax_ = current_axes(ax)
         self.figure_ = self.ax_.figure
         self._draw(kwargs)
         return self
@@ -69,6 +78,11 @@ class FlowDisplay(Display):
     start_, end_ : matplotlib PathCollection
         The points at the first and at the last time.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If something given cannot be drawn: what is no number, not finite or of another shape.
+
     See Also
     --------
     plot_trajectories : The same for an array.
@@ -84,9 +98,9 @@ class FlowDisplay(Display):
     >>> display = FlowDisplay.from_predictions([X[:, :2], X[:, :2] + 1, X[:, :2] + 3])
     """
 
-    def __init__(self, states: NDArray[np.float64], *, feature_names: tuple[str, str] = ("", "")):
-        self.states = states
-        self.feature_names = feature_names
+    def __init__(self, states: ArrayLike, *, feature_names: tuple[str, str] = ("", "")):
+        self.states = check_planar(states, "states", "n_times", "n_samples")
+        self.feature_names = _checked_names(feature_names)
 
     @classmethod
     def from_estimator(
@@ -118,8 +132,11 @@ class FlowDisplay(Display):
 
         Raises
         ------
-        ValueError
-            If `features` are not two columns of `X`, or are needed and not given.
+        NotFittedError
+            If the estimator has not been fitted.
+        TypeError, ValueError
+            If the estimator is no sampler, `features` are not two columns of `X`, or are needed
+            and not given; if another argument cannot be used.
         """
         pair, names = _two_features(estimator, features)
         states = estimator.trajectory(X).states[..., pair]
@@ -143,10 +160,10 @@ class FlowDisplay(Display):
 
         Raises
         ------
-        ValueError
-            If `states` is not of that shape.
+        TypeError, ValueError
+            If `states` is not finite numbers of that shape, or `ax` no Axes.
         """
-        return cls(check_planar(states, "states", "n_times", "n_samples")).plot(ax=ax, **kwargs)
+        return cls(states).plot(ax=ax, **kwargs)
 
     def _draw(self, kwargs: dict[str, Any]) -> None:
         plot_trajectories(self.states, ax=self.ax_, **kwargs)
@@ -179,6 +196,11 @@ class VelocityFieldDisplay(Display):
     colorbar_ : matplotlib Colorbar
         The scale of speeds.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If something given cannot be drawn: what is no number, not finite or of another shape.
+
     See Also
     --------
     plot_velocity_field : The same for a function.
@@ -196,14 +218,18 @@ class VelocityFieldDisplay(Display):
 
     def __init__(
         self,
-        points: NDArray[np.float64],
-        velocities: NDArray[np.float64],
+        points: ArrayLike,
+        velocities: ArrayLike,
         *,
         feature_names: tuple[str, str] = ("", ""),
     ):
-        self.points = points
-        self.velocities = velocities
-        self.feature_names = feature_names
+        self.points = check_planar(points, "points", "n_points")
+        self.velocities = check_planar(velocities, "velocities", "n_points")
+        self.feature_names = _checked_names(feature_names)
+        if len(self.points) != len(self.velocities):
+            raise ValueError(
+                f"There are {len(self.points)} points but {len(self.velocities)} velocities."
+            )
 
     @classmethod
     def from_estimator(
@@ -242,25 +268,32 @@ class VelocityFieldDisplay(Display):
 
         Raises
         ------
-        ValueError
-            As in :meth:`FlowDisplay.from_estimator`.
-        TypeError
-            If the estimator has no velocity field.
+        NotFittedError, TypeError, ValueError
+            As in :meth:`FlowDisplay.from_estimator`, or if the estimator has no velocity field or
+            `t` is not in [0, 1].
         """
         if not hasattr(estimator, "velocity"):
             raise TypeError(
-                f"{type(estimator).__name__} has no velocity field of its own; draw one of its "
-                "phases, as its sinkhorn_flow_."
+                f"estimator is of type {type(estimator).__name__}, which has no velocity field of "
+                "its own; draw one of its phases, as its sinkhorn_flow_."
             )
         pair, names = _two_features(estimator, features)
-        rows = np.asarray(X, dtype=np.float64)
+        rows = check_rows(X, "X")
+        if rows.shape[1] != estimator.n_features_in_:
+            raise ValueError(
+                f"X has {rows.shape[1]} features but the sampler was fitted with "
+                f"{estimator.n_features_in_}."
+            )
         low, high = rows[:, pair].min(axis=0), rows[:, pair].max(axis=0)
+        if not (low < high).all():
+            raise ValueError("X must vary in both of the features that are drawn: its range is.")
         xlim, ylim = zip(low, high, strict=True)
-        grid = grid_points(xlim, ylim, (high - low).max() / n_grid)
+        grid = grid_points(xlim, ylim, (high - low).max() / check_size(n_grid, "n_grid"))
         full: Any = np.tile(rows.mean(axis=0), (len(grid), 1))
         full[:, pair] = grid
-        if hasattr(X, "columns"):  # the sampler knows them by name
-            full = cast(Any, type(X))(dict(zip(X.columns, full.T, strict=True)))
+        if names_ := column_names(X, "X"):  # the sampler knows them by name
+            make: Any = getattr(type(X), "from_pydict", type(X))
+            full = make(dict(zip(names_, full.T, strict=True)))
         velocities = np.asarray(estimator.velocity(t, full))[:, pair]
         return cls(grid, velocities, feature_names=names).plot(ax=ax, **kwargs)
 
@@ -286,13 +319,10 @@ class VelocityFieldDisplay(Display):
 
         Raises
         ------
-        ValueError
-            If the arrays are not of that shape.
+        TypeError, ValueError
+            If the arrays are not finite numbers of that shape, or `ax` no Axes.
         """
-        at, v = check_planar(points, "points", "n"), check_planar(velocities, "velocities", "n")
-        if len(at) != len(v):
-            raise ValueError(f"There are {len(at)} points but {len(v)} velocities.")
-        return cls(at, v).plot(ax=ax, **kwargs)
+        return cls(points, velocities).plot(ax=ax, **kwargs)
 
     def _draw(self, kwargs: dict[str, Any]) -> None:
         equal_axes(self.ax_)
@@ -323,6 +353,11 @@ class SwitchTimeDisplay(Display):
     bars_ : matplotlib BarContainer
         The histogram.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If something given cannot be drawn: what is no number, not finite or of another shape.
+
     Examples
     --------
     >>> import numpy as np
@@ -334,9 +369,14 @@ class SwitchTimeDisplay(Display):
     >>> display = SwitchTimeDisplay.from_predictions([0.4, 0.5, 0.5, 0.6])
     """
 
-    def __init__(self, switch_times: NDArray[np.float64], *, t_end: float | None = None):
-        self.switch_times = switch_times
-        self.t_end = t_end
+    def __init__(self, switch_times: ArrayLike, *, t_end: float | None = None):
+        times = check_floats(switch_times, "switch_times", ("n_points",))
+        if not ((times >= 0) & (times <= 1)).all():
+            raise ValueError(
+                f"switch_times must be in [0, 1], got {times.min()} to {times.max()}."
+            )
+        self.switch_times = times
+        self.t_end = None if t_end is None else check_share(t_end, "t_end")
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Axes | None = None, **kwargs: Any) -> Self:
@@ -370,8 +410,7 @@ class SwitchTimeDisplay(Display):
                 'fit NSGFPlusPlus(straight_from="source") to have switch times.'
             )
         t_end = estimator.sinkhorn_flow_.t_end
-        times = np.asarray(estimator.switch_time_, dtype=np.float64)
-        return cls(times, t_end=t_end).plot(ax=ax, **kwargs)
+        return cls(estimator.switch_time_, t_end=t_end).plot(ax=ax, **kwargs)
 
     @classmethod
     def from_predictions(
@@ -393,15 +432,10 @@ class SwitchTimeDisplay(Display):
 
         Raises
         ------
-        ValueError
-            If they are not one-dimensional or not in [0, 1].
+        TypeError, ValueError
+            If they are not one-dimensional numbers in [0, 1], or `ax` no Axes.
         """
-        times = np.asarray(switch_times, dtype=np.float64)
-        if times.ndim != 1 or not ((times >= 0) & (times <= 1)).all():
-            raise ValueError(
-                f"switch_times must be one-dimensional and in [0, 1], got shape {times.shape}."
-            )
-        return cls(times).plot(ax=ax, **kwargs)
+        return cls(switch_times).plot(ax=ax, **kwargs)
 
     def _draw(self, kwargs: dict[str, Any]) -> None:
         style: dict[str, Any] = {"bins": 50, "range": (0, 1), "color": INK}
@@ -417,6 +451,11 @@ def _two_features(
     estimator: Any, features: Sequence[int | str] | None
 ) -> tuple[list[int], tuple[str, str]]:
     """Return the numbers and the names of the two columns to draw."""
+    check_is_fitted(estimator)
+    if not hasattr(estimator, "trajectory"):
+        raise TypeError(
+            f"estimator must be a fitted sampler, such as an NSGFSampler, got {shown(estimator)}."
+        )
     n_features = estimator.n_features_in_
     known = list(getattr(estimator, "feature_names_in_", []))
     if features is None and n_features != 2:
@@ -424,12 +463,21 @@ def _two_features(
             f"The sampler has {n_features} features and a picture two: choose them by "
             "features=(0, 1), or by their names."
         )
-    chosen: list[Any] = [0, 1] if features is None else list(features)
+    chosen: Any = (0, 1) if features is None else features
+    if isinstance(chosen, str) or not np.iterable(chosen):
+        chosen = ()
     numbers = [known.index(f) if isinstance(f, str) and f in known else f for f in chosen]
-    if len(numbers) != 2 or not all(n in range(n_features) for n in numbers):
+    are_integers = all(isinstance(n, Integral) and not isinstance(n, bool) for n in numbers)
+    if not are_integers or len(numbers) != 2 or len({*numbers} & {*range(n_features)}) != 2:
         raise ValueError(
             f"features must be two of the {n_features} columns, by number or name; got "
-            f"{features!r}."
+            f"{shown(features)}."
         )
-    first, second = (known[n] if known else f"feature {n}" for n in numbers)
+    first, second = (str(known[n]) if known else f"feature {n}" for n in numbers)
     return numbers, (first, second)
+
+
+def _checked_names(names: Any) -> tuple[str, str]:
+    if not isinstance(names, list | tuple) or [type(name) for name in names] != [str, str]:
+        raise ValueError(f"feature_names must be two texts, got {shown(names)}.")
+    return names[0], names[1]

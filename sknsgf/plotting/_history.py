@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sknsgf.plotting._axes import INK
+from sknsgf._arguments import shown
+from sknsgf._arrays import check_floats
+from sknsgf.plotting._axes import INK, current_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +36,11 @@ def plot_history(history: Any, *, ax: Axes | None = None, **kwargs: Any) -> Axes
     matplotlib Axes
         The Axes drawn on.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `history` is no history, has no iteration, or `ax` is no Axes.
+
     Examples
     --------
     >>> import numpy as np
@@ -43,21 +50,30 @@ def plot_history(history: Any, *, ax: Axes | None = None, **kwargs: Any) -> Axes
     >>> flow = NSGFSampler(source="gaussian", max_iter=50, early_stopping=True).fit(X)
     >>> ax = plot_history(flow.history_)
     """
-    import matplotlib.pyplot as plt
-
-    ax = plt.gca() if ax is None else ax
-    if isinstance(history, dict):
-        for index, (name, phase) in enumerate(history.items()):
-            _draw_losses(ax, phase, f"{name.replace('_', ' ')}: ", {"color": f"C{index}"} | kwargs)
-    else:
-        _draw_losses(ax, history, "", {"color": INK} | kwargs)
+    phases = history if isinstance(history, dict) else {"": history}
+    if not phases or not all(hasattr(phase, "validation_loss") for phase in phases.values()):
+        raise TypeError(
+            "history must be the history_ of a fitted sampler, a TrainingHistory or a dict of "
+            f"them, got {shown(history)}."
+        )
+    losses = [
+        check_floats(phase.loss, "history", ("n_iterations",)).astype(np.float64)
+        for phase in phases.values()
+    ]
+    ax = current_axes(ax)
+    for index, ((name, phase), loss) in enumerate(zip(phases.items(), losses, strict=True)):
+        colour = f"C{index}" if name else INK
+        label = f"{name.replace('_', ' ')}: " if name else ""
+        _draw_losses(ax, phase, loss, label, {"color": colour} | kwargs)
     ax.set(xlabel="iteration", ylabel="loss", yscale="log")
     ax.legend()
     return ax
 
 
-def _draw_losses(ax: Axes, history: Any, name: str, style: dict[str, Any]) -> None:
-    iterations, losses = np.asarray(history.iter), np.asarray(history.loss, dtype=np.float64)
+def _draw_losses(
+    ax: Axes, history: Any, losses: NDArray, name: str, style: dict[str, Any]
+) -> None:
+    iterations = np.asarray(history.iter)
     ax.plot(iterations, losses, color=style["color"], alpha=0.2, linewidth=0.5)
     ax.plot(iterations, _running_mean(losses, len(losses) // 50), label=f"{name}batches", **style)
     if len(history.validation_iter):

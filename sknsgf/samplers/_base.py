@@ -10,34 +10,37 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, InvalidParameterError, Options
+from sklearn.utils._param_validation import Interval, Options
+from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sknsgf._arguments import check_choice, check_size
+from sknsgf._arrays import FLOATS, as_given, check_rows, shape_of
 from sknsgf._random import stream
 from sknsgf._surroundings import undisturbed
 from sknsgf.algorithms import Algorithm, Learned, Map, Run
 from sknsgf.flow import Ends, GaussianNoise, Rows, Source, seeded_generator
-from sknsgf.samplers._arrays import (
-    FLOATS,
-    as_given,
+from sknsgf.samplers._files import FilesMixin
+from sknsgf.samplers._judging import JudgingMixin
+from sknsgf.samplers._parameters import SHARED, ParametersMixin, draw_seed, find_device
+from sknsgf.samplers._roles import (
     check_domain,
-    check_rows,
+    check_layout,
     check_source_and_target,
     keep_layout,
     read_layout,
 )
-from sknsgf.samplers._files import FilesMixin
-from sknsgf.samplers._judging import JudgingMixin
-from sknsgf.samplers._parameters import SHARED, draw_seed, find_device
 from sknsgf.samplers._source import UserSource
 from sknsgf.samplers._stages import CallbackSupportMixin, Fit, with_callbacks
 from sknsgf.samplers._units import Units
 from sknsgf.samplers._warnings import (
     warn_diverged,
+    warn_moved_noise,
     warn_outliers,
     warn_repeated_rows,
+    warn_taken_target,
     warn_unsolved,
 )
 from sknsgf.training import TrainingHistory
@@ -100,8 +103,15 @@ class _FitTransformMixin:
 
         Raises
         ------
-        ValueError
-            If a parameter or an array cannot be used.
+        TypeError, ValueError
+            If a parameter or an array cannot be used, as in `fit`.
+
+        Warns
+        -----
+        UserWarning
+            If `y` has two dimensions and `X_target` is not given: `y` is then the target, which
+            is not meant where a pipeline hands on what a regressor is to predict. Also if
+            `source` is set, and so the rows moved are the target: they are taken for noise.
 
         Examples
         --------
@@ -112,6 +122,10 @@ class _FitTransformMixin:
         (200, 2)
         """
         check_domain(domain)
+        if self.source is not None and domain == "source":
+            warn_moved_noise()
+        elif self.source is None and X_target is None and len(shape_of(y)) == 2:
+            warn_taken_target()
         given = {} if X_target is None else {"X_target": X_target}
         return self.fit(X_source, y, **given).transform(X_source, domain=domain)
 
@@ -120,6 +134,7 @@ class BaseFlowSampler(
     _FitTransformMixin,
     JudgingMixin,
     FilesMixin,
+    ParametersMixin,
     OneToOneFeatureMixin,
     TransformerMixin,
     BaseEstimator,
@@ -265,8 +280,11 @@ class BaseFlowSampler(
         ------
         NotFittedError
             If the sampler has not been fitted.
+        ValueError
+            If `dtype` is neither of the two.
         """
         check_is_fitted(self)
+        check_choice(dtype, "dtype", (torch.float32, torch.float64))
         return self._learned_map(dtype)
 
     def _learned_map(self, dtype: torch.dtype) -> Map:
@@ -304,7 +322,7 @@ class BaseFlowSampler(
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If a parameter or an array cannot be used. The sampler is then left as it was.
 
         Warns
@@ -350,7 +368,7 @@ class BaseFlowSampler(
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If a parameter or an array cannot be used, if the rows have another width than those
             before, or if the parameters describe another network. The sampler is then left as
             it was.
@@ -385,7 +403,7 @@ class BaseFlowSampler(
         device = find_device(self.device)
         rows, target = check_source_and_target(self, X_source, y, X_target, min_samples=2)
         if warm_start:
-            self._check_warm_start(X_source)
+            self._check_warm_start(X_source, target if rows is None else rows)
         seed = self._choose_seed(warm_start)
         algorithm: Any = self._algorithm(target.shape[1])
         units = self._units if warm_start else Units.of(target, rows)
@@ -442,10 +460,10 @@ class BaseFlowSampler(
         """Raise unless the parameters fit each other."""
         self._validate_params()
 
-    def _check_warm_start(self, X_source: Any) -> None:
+    def _check_warm_start(self, X_source: Any, rows: NDArray) -> None:
         """Raise unless the rows are of the kind that was fitted."""
         try:
-            validate_data(self, X_source, reset=False, skip_check_array=True)
+            check_layout(self, X_source, rows, "X_source" if self.source is None else "X")
         except ValueError as error:
             raise ValueError(
                 f"{error} Fitting goes on with the network there is; fit again with "
@@ -478,7 +496,7 @@ class BaseFlowSampler(
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width, or `domain` is
             neither of the two.
 
@@ -522,7 +540,7 @@ class BaseFlowSampler(
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
         Notes
@@ -546,7 +564,7 @@ class BaseFlowSampler(
         """
         return self._carry(X, backward=True)
 
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> NDArray:
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
         """Draw new target points: source points, transformed.
 
         Parameters
@@ -559,8 +577,9 @@ class BaseFlowSampler(
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features)
-            New points, in data units and the dtype of the data fitted.
+        ndarray or dataframe of shape (n_samples, n_features)
+            New points, in data units and the dtype of the data fitted. Where `set_output` asks
+            for dataframes from `transform`, samples come as one, too: an extension of ours.
 
         Raises
         ------
@@ -592,13 +611,13 @@ class BaseFlowSampler(
         """
         check_is_fitted(self)
         self._validate_params()
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}.")
-        if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
-            warn_repeated_rows(int(n_samples), len(self.source_.x))
+        n_samples = check_size(n_samples, "n_samples")
         seed = draw_seed(self.random_state if random_state is None else random_state)
-        x = self.source_.draw(int(n_samples), seeded_generator(seed, 0))
-        return self._make_samples(x, self._dtype)
+        if isinstance(self.source_, Rows) and n_samples > len(self.source_.x):
+            warn_repeated_rows(n_samples, len(self.source_.x))
+        x = self.source_.draw(n_samples, seeded_generator(seed, 0))
+        rows = self._make_samples(x, self._dtype)
+        return _wrap_data_with_container("transform", rows, rows, self)
 
     @undisturbed
     def trajectory(self, X: ArrayLike) -> Trajectory:
@@ -619,7 +638,7 @@ class BaseFlowSampler(
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
         Notes
@@ -650,23 +669,6 @@ class BaseFlowSampler(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    def _validate_params(self) -> None:
-        """Refuse what scikit-learn's own check lets pass: classes, and booleans for numbers."""
-        parameters = self.get_params(deep=False)
-        for name, value in parameters.items():
-            if isinstance(value, type) and name != "network":
-                raise InvalidParameterError(
-                    f"{name} is the class {value.__name__}; pass an instance: "
-                    f"{name}={value.__name__}(...)."
-                )
-        super()._validate_params()
-        for name, value in parameters.items():
-            switch = {"boolean", "verbose"} & {
-                *map(str, self._parameter_constraints.get(name, ()))
-            }
-            if isinstance(value, bool | np.bool_) and not switch:
-                raise InvalidParameterError(f"{name} must not be a boolean, got {value}.")
 
     @property
     def _units(self) -> Units:
@@ -714,9 +716,8 @@ class BaseFlowSampler(
     def _check_rows(self, X: Any) -> NDArray:
         check_is_fitted(self)
         self._validate_params()
-        rows = check_rows(X, "X", self, min_samples=1)
-        named = X if hasattr(X, "columns") else rows
-        validate_data(self, named, reset=False, skip_check_array=True)
+        rows = check_rows(X, "X")
+        check_layout(self, X, rows, "X")
         return rows
 
     def _make_source(self, rows: NDArray | None, units: Units) -> Source:
@@ -724,7 +725,9 @@ class BaseFlowSampler(
             return Rows(units.inward(rows, left=1))
         if isinstance(self.source, str):
             return GaussianNoise(len(units.mean))
-        return UserSource(self.source, units)
+        source = UserSource(self.source, units)
+        source.try_out()
+        return source
 
 
 def _missing(sampler: Any, method: str) -> NotImplementedError:

@@ -62,6 +62,8 @@ class FilesMixin:
             If the sampler has not been fitted.
         OSError
             If the file cannot be written; one that was there is left as it was.
+        TypeError, ValueError
+            If `path` is not the name of a file.
 
         Warns
         -----
@@ -125,8 +127,8 @@ class FilesMixin:
         PersistenceError
             If it is damaged, was not saved by this class, or needs parameters that are not
             given.
-        ValueError
-            If `device` is given and cannot be used here.
+        TypeError, ValueError
+            If `path` is not the name of a file, or `device` is given and cannot be used here.
 
         Examples
         --------

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sknsgf.flow import Rows, seeded_generator
-from sknsgf.samplers._arrays import check_source_and_target
 from sknsgf.samplers._parameters import resolve_blur
+from sknsgf.samplers._roles import check_source_and_target
 from sknsgf.samplers._units import Units
 from sknsgf.samplers._warnings import warn_approximate_score, warn_seen_target
 from sknsgf.sinkhorn import sinkhorn_divergence
@@ -57,7 +57,7 @@ class JudgingMixin:
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If the arrays are unusable, as in `fit`.
 
         Warns
@@ -95,7 +95,7 @@ class JudgingMixin:
         >>> bool(flow.score(X, X + 10) > flow.score(X, X + 20))
         True
         """
-        moved, target = self._moved_and_target(X_source, y, X_target)
+        moved, target = self._moved_and_target(X_source, y, X_target, "score")
         blur = resolve_blur(self.score_blur, moved.shape[1])
         clouds = (self._units.inward(rows, torch.float64) for rows in (moved, target))
         result = sinkhorn_divergence(*clouds, blur=blur)
@@ -137,7 +137,7 @@ class JudgingMixin:
             If the sampler has not been fitted.
         TypeError
             If `metric` cannot be called.
-        ValueError
+        TypeError, ValueError
             If the arrays are unusable, as in `fit`.
 
         Warns
@@ -157,7 +157,7 @@ class JudgingMixin:
         """
         if not callable(metric):
             raise TypeError(f"metric must be a function of two clouds, got {metric!r}.")
-        moved, target = self._moved_and_target(X_source, y, X_target)
+        moved, target = self._moved_and_target(X_source, y, X_target, "evaluate")
         return metric(moved, target)
 
     def round_trip_error(self, X: ArrayLike) -> NDArray:
@@ -178,7 +178,7 @@ class JudgingMixin:
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
         Examples
@@ -194,13 +194,13 @@ class JudgingMixin:
         back = self._move(self._move(x), backward=True)
         return (back - x).norm(dim=1).double().numpy() * self.scale_
 
-    def _moved_and_target(self, X_source: Any, y: Any, X_target: Any) -> tuple[NDArray, NDArray]:
+    def _moved_and_target(
+        self, X_source: Any, y: Any, X_target: Any, method: str
+    ) -> tuple[NDArray, NDArray]:
         """Return the clouds to compare: moved rows, or samples, and target rows."""
         check_is_fitted(self)
         self._validate_params()
-        validate_data(self, X_source, reset=False, skip_check_array=True)
-        names = getattr(self, "feature_names_in_", ())
-        rows, target = check_source_and_target(self, X_source, y, X_target, names=names)
+        rows, target = check_source_and_target(self, X_source, y, X_target, method=method)
         if rows is None:
             x = self.source_.draw(len(target), seeded_generator(self._score_seed, 0))
             return self._make_samples(x, target.dtype), target

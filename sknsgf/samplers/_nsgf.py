@@ -9,17 +9,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
+from sknsgf._arguments import check_share
+from sknsgf._arrays import as_given
 from sknsgf._surroundings import undisturbed
 from sknsgf.algorithms import SinkhornFlow, SinkhornMap
 from sknsgf.flow import Hull
 from sknsgf.networks import NetworkSpec, in_dtype
 from sknsgf.ode import METHODS
-from sknsgf.samplers._arrays import as_given
 from sknsgf.samplers._base import NO_COLUMNS, Attributes, BaseFlowSampler
 from sknsgf.samplers._parameters import resolve_blur
 from sknsgf.samplers._saving import is_sound_array
@@ -92,8 +93,8 @@ class NSGFSampler(BaseFlowSampler):
         network reshapes them. While a callable makes a module, on the CPU, torch's global
         generator is seeded by `random_state`; layers that are random in training, such as
         dropout, draw from it as it is and are not covered.
-    hidden_layer_sizes : sequence of int, default=(256, 256, 256)
-        Hidden layers of the perceptron.
+    hidden_layer_sizes : int or sequence of int, default=(256, 256, 256)
+        Hidden layers of the perceptron, or the width of a single one.
     image_shape : tuple of three int, default=None
         Channels, height and width (C, H, W) of images, one a row, channel first. Values may
         have any range: rows are standardised, and what is generated is not clipped.
@@ -164,7 +165,7 @@ class NSGFSampler(BaseFlowSampler):
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         From `fit`, if a parameter or an array cannot be used. The estimator is then left as
         it was.
 
@@ -249,7 +250,7 @@ class NSGFSampler(BaseFlowSampler):
         t_end: float = 1.0,
         pool_dir: Any = None,
         network: Any = "auto",
-        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        hidden_layer_sizes: int | Sequence[int] = (256, 256, 256),
         image_shape: Sequence[int] | None = None,
         max_iter: int = 3000,
         learning_rate: float | str = "auto",
@@ -316,8 +317,8 @@ class NSGFSampler(BaseFlowSampler):
     def _check_parameters(self) -> None:
         check_sinkhorn_parameters(self)
 
-    def _check_warm_start(self, X_source: Any) -> None:
-        super()._check_warm_start(X_source)
+    def _check_warm_start(self, X_source: Any, rows: NDArray) -> None:
+        super()._check_warm_start(X_source, rows)
         if self.t_end != self._end_time:
             raise ValueError(
                 f"The flow was fitted with t_end={self._end_time} and cannot go on to "
@@ -333,7 +334,7 @@ class NSGFSampler(BaseFlowSampler):
         Parameters
         ----------
         t : float
-            Time, from 0 (source) to the end of the flow. Past the last time trained, the
+            Time in [0, 1], from 0 (source) to the end of the flow. Past the last time trained, the
             start of the last step, the field is held.
         X : array-like of shape (n_samples, n_features)
             Positions, in data units.
@@ -347,8 +348,9 @@ class NSGFSampler(BaseFlowSampler):
         ------
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
-            If `X` is not a finite two-dimensional array of the fitted width.
+        TypeError, ValueError
+            If `X` is not a finite two-dimensional array of the fitted width, or `t` is not in
+            [0, 1].
 
         Examples
         --------
@@ -360,6 +362,7 @@ class NSGFSampler(BaseFlowSampler):
         array([[10., 10.]])
         """
         rows = self._check_rows(X)
+        t = check_share(t, "t")
         left = self._way_left(t)
         x = self._inward(rows, left)
         field = torch.no_grad()(self.learned_map(x.dtype).velocity)
@@ -394,7 +397,7 @@ class NSGFSampler(BaseFlowSampler):
             If the source is an array: it has samples but no density.
         NotFittedError
             If the sampler has not been fitted.
-        ValueError
+        TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
         Warns

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
@@ -180,7 +181,7 @@ class NSGFPlusPlus(BaseFlowSampler):
         straight_step_size: float | None = None,
         source: Any = None,
         network: Any = "auto",
-        hidden_layer_sizes: Sequence[int] = (256, 256, 256),
+        hidden_layer_sizes: int | Sequence[int] = (256, 256, 256),
         image_shape: Sequence[int] | None = None,
         max_iter: int = 3000,
         learning_rate: float | str = "auto",
@@ -337,8 +338,8 @@ class NSGFPlusPlus(BaseFlowSampler):
             if flow.n_steps > _MOST_STEPS:
                 warn_many_steps(flow.n_steps, _MOST_STEPS, flow.t_end)
 
-    def _check_warm_start(self, X_source: Any) -> None:
-        super()._check_warm_start(X_source)
+    def _check_warm_start(self, X_source: Any, rows: NDArray) -> None:
+        super()._check_warm_start(X_source, rows)
         fitted_from = "flow" if self._switch_fixed == 0 else "source"
         if self.straight_from != fitted_from:
             raise ValueError(

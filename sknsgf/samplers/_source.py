@@ -12,6 +12,8 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
+from sknsgf._arrays import check_floats, is_frame
+from sknsgf._random import seeded_generator
 from sknsgf.samplers._units import Units
 
 
@@ -33,24 +35,52 @@ class UserSource:
         self.distribution = distribution
         self.units = units
 
+    def try_out(self) -> None:
+        """Draw two rows from a copy, so that what cannot be a source is refused before any work.
+
+        Raises
+        ------
+        ValueError
+            If the object cannot be what is needed of it.
+        """
+        if is_frame(self.distribution):
+            raise ValueError(
+                "source is a dataframe: pass it as first array, fit(X_source, "
+                "X_target), and leave source=None."
+            )
+        try:
+            spare = copy.deepcopy(self.distribution)  # what draws as it pleases keeps its state
+        except Exception:  # of what cannot be copied
+            spare = self.distribution
+        UserSource(spare, self.units).draw(2, seeded_generator(0, 0))
+
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n rows.
 
         Raises
         ------
         ValueError
-            If ``sample`` returns another shape or values that are not finite.
+            If ``sample`` fails, or returns another shape or values that are not finite.
         """
         seed = int(torch.randint(2**31 - 1, (), device=generator.device, generator=generator))
-        rows = self._sample(n, np.random.RandomState(seed))
-        rows = np.asarray(rows[0] if isinstance(rows, tuple) else rows, dtype=np.float64)
-        expected = (n, len(self.units.mean))
-        if rows.shape != expected or not np.isfinite(rows).all():
+        try:
+            rows = self._sample(n, np.random.RandomState(seed))
+        except Exception as error:  # whatever the user's own object raises
+            remedy = "."
+            if isinstance(self.distribution, torch.distributions.Distribution):
+                remedy = (
+                    "; a distribution of torch wants a shape: wrap it in a class with "
+                    "def sample(self, n): return distribution.sample((n,))."
+                )
+            elif hasattr(self.distribution, "fit"):
+                remedy = "; fit it first, and wrap it in a sklearn.frozen.FrozenEstimator."
             raise ValueError(
-                f"source.sample({n}) must return finite rows of shape {expected}, got shape "
-                f"{rows.shape}{'' if np.isfinite(rows).all() else ' with NaN or infinity'}."
-            )
-        return self.units.inward(rows, left=1)
+                f"source.sample({n}) failed with {type(error).__name__}: {error}. source must be "
+                f'None, "gaussian" or an object whose sample(n) returns n rows{remedy}'
+            ) from error
+        rows = rows[0] if isinstance(rows, tuple) else rows
+        shape = (n, len(self.units.mean))
+        return self.units.inward(check_floats(rows, f"source.sample({n})", shape), left=1)
 
     def log_density(self, x: Tensor) -> Tensor:
         """Evaluate the logarithm of the density at n points, in standardised units."""

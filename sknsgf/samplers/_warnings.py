@@ -117,6 +117,25 @@ def warn_ignored_target() -> None:
     )
 
 
+def warn_taken_target() -> None:
+    """Tell the user that what a regressor is to predict may have become the target."""
+    warn_user(
+        "y has two dimensions, so it was taken as the target: the flow carries X_source to it. If "
+        "it is what a later step is to predict, pass the points to reach by name, X_target=...; "
+        "if it is the target, say so, X_target=y.",
+    )
+
+
+def warn_moved_noise() -> None:
+    """Tell the user that data are moved as if they were noise."""
+    warn_user(
+        "source is set, so this flow starts at noise, and fit_transform moves the rows of the "
+        "data as if they were noise: what comes out is no longer the data. Use fit and sample to "
+        "generate rows, in a pipeline as the last step; set source=None and pass X_target to "
+        'carry one array to another; domain="target" leaves rows as they are.',
+    )
+
+
 def warn_approximate_score(marginal_error: float) -> None:
     """Tell the user that a score is not exact."""
     warn_user(

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Integral, Real
-
 import torch
 from torch import Tensor
+
+from sknsgf._arguments import check_positive, check_real, check_size, check_tensor
 
 
 def check_points(x: Tensor, y: Tensor) -> None:
     """Refuse what are not two sets of points in one space and one precision."""
     for name, points in (("x", x), ("y", y)):
-        if not isinstance(points, Tensor):
-            raise TypeError(
-                f"{name} must be a tensor, got {type(points).__name__}: torch.as_tensor({name}) "
-                "makes one."
-            )
+        check_tensor(points, name)
         if points.ndim < 2 or 0 in points.shape:
             raise ValueError(
                 f"{name} must have shape (n, d) or (B, n, d) with no empty dimension, got "
                 f"{tuple(points.shape)}."
-            )
-        if points.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"{name} must be float32 or float64, got {points.dtype}: convert it first."
             )
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(
@@ -49,7 +40,7 @@ def check_finite(values: Tensor) -> None:
     """Refuse clouds of which a computed number says that they cannot be computed with."""
     if not bool(values.isfinite().all()):
         raise ValueError(
-            "The clouds, or a potential or inner products given with them, hold NaN, infinity, or "
+            "x or y, or a potential or inner products given with them, hold NaN, infinity, or "
             "values too large to multiply: remove or rescale them."
         )
 
@@ -57,15 +48,14 @@ def check_finite(values: Tensor) -> None:
 def check_solver(epsilon: float, tol: float, max_iter: int, dtype: torch.dtype) -> None:
     """Refuse settings with which no problem can be solved."""
     check_epsilon(epsilon, dtype)
-    _check_positive("tol", tol)
-    if isinstance(max_iter, bool) or not (isinstance(max_iter, Integral) and max_iter >= 0):
-        raise ValueError(f"max_iter must be a whole number, 0 or more, got {max_iter}.")
+    check_positive(tol, "tol")
+    check_size(max_iter, "max_iter", least=0)
 
 
 def check_epsilon(epsilon: float, dtype: torch.dtype) -> None:
     """Refuse temperatures that numbers of a precision cannot hold."""
     limits = torch.finfo(dtype)
-    _check_number("epsilon", epsilon)
+    epsilon = check_real(epsilon, "epsilon")
     if not limits.tiny <= epsilon <= limits.max:
         raise ValueError(
             f"epsilon, the square of blur, must be positive and finite, in {dtype} from "
@@ -80,20 +70,10 @@ def check_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"{name} must be a tensor of shape {tuple(shape)} for these clouds, got {found}."
         )
+    check_tensor(values, name)
 
 
 def temperature(blur: float) -> float:
     """Temperature that resolves a length: its square."""
-    _check_positive("blur", blur)
-    return float(blur) * float(blur)  # which, unlike a power, overflows without an exception
-
-
-def _check_number(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}.")
-
-
-def _check_positive(name: str, value: float) -> None:
-    _check_number(name, value)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be positive and finite, got {value}.")
+    blur = check_positive(blur, "blur")
+    return blur * blur  # which, unlike a power, overflows without an exception

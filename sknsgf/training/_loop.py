@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_callable
 from sknsgf.training._history import TrainingHistory
 from sknsgf.training._state import Objective, Training
 
@@ -84,6 +85,11 @@ def train(
     history : TrainingHistory
         Losses and the reason for stopping, as in :meth:`Training.step`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument, or what `loss` returns, is not as described.
+
     Examples
     --------
     >>> import torch
@@ -94,6 +100,7 @@ def train(
     >>> fitted(torch.ones(1)).round(decimals=2), history.status
     (tensor([3.]), 'completed')
     """
+    check_callable(loss, "loss", "the network")
     training = Training(
         network, max_iter=max_iter, learning_rate=learning_rate, ema_decay=ema_decay
     )

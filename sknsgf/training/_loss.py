@@ -27,6 +27,11 @@ def velocity_matching_loss(network: nn.Module, t: Tensor, x: Tensor, u: Tensor) 
     Tensor of shape ()
         The loss.
 
+    Raises
+    ------
+    ValueError
+        If the network predicts another shape than is to be matched.
+
     References
     ----------
     .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069, the
@@ -39,7 +44,9 @@ def velocity_matching_loss(network: nn.Module, t: Tensor, x: Tensor, u: Tensor) 
     >>> velocity_matching_loss(still, torch.zeros(3), torch.zeros(3, 2), torch.ones(3, 2))
     tensor(1.)
     """
-    return mse_loss(network(t, x), u)
+    predicted = network(t, x)
+    _check_shape(u, predicted, "u")
+    return mse_loss(predicted, u)
 
 
 def time_prediction_loss(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
@@ -61,6 +68,11 @@ def time_prediction_loss(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
     Tensor of shape ()
         The loss.
 
+    Raises
+    ------
+    ValueError
+        If the network predicts another shape than is to be matched.
+
     References
     ----------
     .. [1] Zhu et al., "Neural Sinkhorn Gradient Flow", IJCAI 2024, arXiv:2401.14069,
@@ -73,4 +85,15 @@ def time_prediction_loss(network: nn.Module, t: Tensor, x: Tensor) -> Tensor:
     >>> time_prediction_loss(half, torch.tensor([0.0, 1.0]), torch.zeros(2, 3))
     tensor(0.2500)
     """
-    return mse_loss(network(x), t)
+    predicted = network(x)
+    _check_shape(t, predicted, "t")
+    return mse_loss(predicted, t)
+
+
+def _check_shape(values: Tensor, predicted: Tensor, name: str) -> None:
+    """Raise for what would be spread over all that is predicted."""
+    if values.shape != predicted.shape:
+        raise ValueError(
+            f"{name} must have the shape of what the network predicts, {tuple(predicted.shape)}, "
+            f"got {tuple(values.shape)}."
+        )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sknsgf._arguments import check_positive, check_share, check_size, shown
 from sknsgf._surroundings import undisturbed
 from sknsgf.training._history import TrainingHistory, TrainingStatus
 
@@ -44,6 +45,11 @@ class Training:
     ema_decay : float
         Decay of the average, in [0, 1); 0 keeps the last iterate.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not as described.
+
     Examples
     --------
     >>> import torch
@@ -61,6 +67,11 @@ class Training:
     def __init__(
         self, network: nn.Module, *, max_iter: int, learning_rate: float, ema_decay: float
     ):
+        if not isinstance(network, nn.Module) or not list(network.parameters()):
+            raise TypeError(f"network must be a Module with parameters, got {shown(network)}.")
+        check_size(max_iter, "max_iter", least=0)
+        check_positive(learning_rate, "learning_rate")
+        check_share(ema_decay, "ema_decay", "[0, 1)")
         self.network = network.train()
         self.max_iter, self.learning_rate = max_iter, learning_rate
         self.iteration = 0
@@ -110,10 +121,20 @@ class Training:
         -------
         bool
             Whether it was taken.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not a scalar with a gradient.
         """
         for parameter in self._parameters:
             parameter.grad = None
         value = objective(self.network, self.iteration)
+        if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+            raise ValueError(
+                "loss must return a tensor of shape () that depends on the network, got "
+                f"{shown(value)}."
+            )
         value.backward()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
