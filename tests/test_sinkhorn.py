@@ -242,6 +242,17 @@ def test_a_small_step_along_the_velocity_lowers_the_divergence(clouds):
     assert sinkhorn_divergence(moved, y, blur=0.5).value < before
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("blur", [0.03, 0.3, 3.0])
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-4])
+def test_divergence_of_equal_clouds_is_zero_to_its_tolerance(dtype, blur, tol, generator, device):
+    for n, d in ((2, 1), (40, 2), (150, 5), (90, 30)):
+        x = torch.randn(n, d, generator=generator).to(device, dtype)
+        for y in (x, x.flip(0), x.repeat(2, 1)):
+            value = sinkhorn_divergence(x, y, blur=blur, tol=tol).value
+            assert 0 <= value <= 2 * tol * blur**2 + 20 * torch.finfo(dtype).eps * max(d, blur**2)
+
+
 # Large clouds
 
 

@@ -451,9 +451,10 @@ def sinkhorn_divergence(
 
     Notes
     -----
-    The divergence is nonnegative and zero only between equal distributions; the computed
-    value can fall below zero by its numerical error. As `blur` goes to 0 it tends to half
-    the squared Wasserstein distance :math:`\tfrac12 W_2^2`. Rounding errors are relative to
+    The divergence is nonnegative and zero only between equal distributions. What numerical errors
+    leave below zero is cut off; differences below about ``tol * blur**2`` mean nothing. As `blur`
+    goes to 0 it tends to half the squared Wasserstein distance :math:`\tfrac12 W_2^2`. Rounding
+    errors are relative to
     ``blur**2``: there are no digits left of clouds a thousand times smaller than `blur` in single
     precision, or a million times in double.
 
@@ -485,7 +486,8 @@ def sinkhorn_divergence(
     ]
     values = [torch.cat(part) for part in zip(*parts, strict=True)]
     near = SinkhornDivergence(*(v if x.ndim == 3 else v.squeeze(0) for v in values))
-    return near if apart is None else near._replace(value=near.value + _way_cost(x, y, apart))
+    value = near.value if apart is None else near.value + _way_cost(x, y, apart)
+    return near._replace(value=value.clamp(min=0))
 
 
 def _way_cost(x: Tensor, y: Tensor, apart: Tensor) -> Tensor:
