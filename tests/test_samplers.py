@@ -12,6 +12,7 @@ import sklearn
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_digits, load_iris, load_linnerud
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -359,6 +360,48 @@ class TestUnits:
         far = np.vstack([X_TARGET, [[1e6, 1e6]]])
         with pytest.warns(UserWarning, match="QuantileTransformer"):
             quick().fit(X_SOURCE, far)
+
+
+def told(X, *target, **settings):
+    """What a short fit says about its data."""
+    flow = NSGFSampler(max_iter=1, n_simulations=1, random_state=0, **settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        flow.fit(X, *target)
+    return "\n".join(str(warning.message) for warning in caught)
+
+
+class TestWarningsOfData:
+    rng = np.random.default_rng(0)
+    WIDE = rng.normal(size=(300, 3)) * [1, 1000, 1]
+    ONE_HOT = np.eye(3)[rng.integers(3, size=300)]
+
+    def test_unequal_columns(self):
+        named = pd.DataFrame(self.WIDE, columns=["a", "salary", "c"])
+        assert "the widest, 'salary'" in told(named, source="gaussian")
+        assert "the widest, 1" in told(X_SOURCE @ np.ones((2, 3)), self.WIDE)
+        assert told(self.WIDE / [1, 1000, 1], source="gaussian") == ""
+
+    @pytest.mark.parametrize("load", [load_digits, load_iris, load_diabetes, load_linnerud])
+    def test_like_columns(self, load):
+        assert "range" not in told(load().data, source="gaussian")
+
+    def test_images_are_never_told_to_be_scaled(self):
+        assert "range" not in told(self.WIDE, source="gaussian", image_shape=(3, 1, 1))
+
+    def test_atoms(self):
+        X, Y = self.rng.normal(size=(2, 300, 2))
+        flat = np.c_[X, np.ones(300)]
+        assert "2 in 100% of them" in told(flat, np.c_[Y, Y[:, 0] + X[:, 0]])
+        assert told(flat, np.c_[Y, np.full(300, 5)]) == ""  # which does not vary in the target
+        assert "3 of 5 columns" in told(np.c_[X, self.ONE_HOT], self.rng.normal(size=(300, 5)))
+        assert told(np.c_[X, self.ONE_HOT], np.c_[Y, self.ONE_HOT[::-1]]) == ""
+        assert told(X.round(1), Y.round(1)) == ""
+
+    def test_few_rows(self):
+        assert "5 of the source: fewer than 20" in told(X_SOURCE[:5], X_TARGET)
+        assert "19 rows of the target: fewer than 20" in told(X_TARGET[:19], source="gaussian")
+        assert "fewer" not in told(X_SOURCE[:20], X_TARGET[:20])
 
 
 class TestConstantColumns:

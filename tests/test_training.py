@@ -221,7 +221,7 @@ def test_exploding_training_returns_what_was_good(rate, max_iter):
         point, towards_zero, max_iter=max_iter, learning_rate=rate, ema_decay=0.9
     )
     assert history.status == "diverged"
-    assert float(towards_zero(fitted)) <= 10 * start
+    assert float(towards_zero(fitted)) <= 100 * start
 
 
 def test_a_training_that_recovers_has_not_diverged(point):

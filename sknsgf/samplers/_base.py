@@ -38,7 +38,7 @@ from sknsgf.samplers._units import Units
 from sknsgf.samplers._warnings import (
     warn_diverged,
     warn_moved_noise,
-    warn_outliers,
+    warn_of_data,
     warn_repeated_rows,
     warn_taken_target,
     warn_unsolved,
@@ -407,8 +407,10 @@ class BaseFlowSampler(
         seed = self._choose_seed(warm_start)
         algorithm: Any = self._algorithm(target.shape[1])
         units = self._units if warm_start else Units.of(target, rows)
-        warn_outliers(target, units)
         common = self._begin(X_source, rows, target, units, warm_start)
+        names = common.get("feature_names_in_", range(target.shape[1]))
+        images = getattr(self, "image_shape", None) is not None
+        warn_of_data(rows, target, units, names, images)
         common |= {"device_": device, "_score_seed": stream(seed, "score")}
         ends = Ends(common["source_"], units.inward(target))
         data = X_source, y if X_target is None else X_target

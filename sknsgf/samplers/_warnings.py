@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,11 @@ from sknsgf.training import TrainingHistory, TrainingStatus
 _INSIDE = ("sknsgf", "sklearn")
 _FAR = 10  # times the median distance from the mean that the root mean square may be
 _UNSOLVED = 0.01  # share of the transport problems
+_UNEQUAL = 30  # times the range of a narrow column that the widest may have
+_FEW = 20  # rows
+_HEAVY = 0.3  # share of the rows with one value, beyond that in the target
+_MOVED = 0.25  # share of the target's variance in columns with such values
+_LOOKED_AT = 5000  # rows
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
@@ -26,6 +31,59 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _INSIDE:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def warn_of_data(
+    source: NDArray | None, target: NDArray, units: Units, names: Sequence[object], images: bool
+) -> None:
+    """Tell the user what of their data a flow cannot learn as it is, and what to do."""
+    if min(len(target), len(target if source is None else source)) < _FEW:
+        counts = f"{len(target)} rows of the target"
+        counts += "" if source is None else f" and {len(source)} of the source"
+        warn_user(
+            f"There are {counts}: fewer than {_FEW} say little of what lies between them, and "
+            "where new rows are moved is a guess. Pass more rows, or move those fitted alone."
+        )
+    warn_outliers(target, units)
+    if not images:
+        warn_unequal_columns(target, names)
+    if source is not None:
+        warn_atoms(source, target, names)
+
+
+def warn_unequal_columns(target: NDArray, names: Sequence[object]) -> None:
+    """Tell the user if a few columns are so wide that the others count for nothing."""
+    ranges = np.ptp(target.astype(np.float64), axis=0)
+    varied = np.flatnonzero(ranges)
+    if not len(varied):
+        return
+    widest = varied[ranges[varied].argmax()]
+    # Of many columns, as of images, some hardly ever vary.
+    narrow = np.quantile(ranges[varied], 0.1, method="lower")
+    if ranges[widest] / narrow > _UNEQUAL:
+        warn_user(
+            f"Columns of the target differ in range by a factor of {ranges[widest] / narrow:.2g}: "
+            f"distances are those of the widest, {names[widest]!r}, and the narrow ones are "
+            "blurred. Scale both clouds first, with a StandardScaler fitted to the target; a "
+            "pipeline does so, and its inverse_transform brings samples back."
+        )
+
+
+def warn_atoms(source: NDArray, target: NDArray, names: Sequence[object]) -> None:
+    """Tell the user if source rows are alike where the target varies: no map parts them."""
+    source, target = (rows[:: max(1, len(rows) // _LOOKED_AT)] for rows in (source, target))
+    heaviest = [[np.unique(c, return_counts=True)[1].max() for c in x.T] for x in (source, target)]
+    shares = [np.divide(h, len(x)) for h, x in zip(heaviest, (source, target), strict=True)]
+    heavy = shares[0] - shares[1] > _HEAVY
+    spread = np.square((target - target.mean(0)) / (np.abs(target).max() or 1)).mean(0)
+    if spread[heavy].sum() > _MOVED * spread.sum():
+        first = int(np.flatnonzero(heavy)[0])
+        warn_user(
+            f"{heavy.sum()} of {len(heavy)} columns of the source hold one value in many rows, "
+            f"{names[first]!r} in {shares[0][first]:.0%} of them, where the target varies. Equal "
+            "points cannot be moved apart, so that moved rows vary too little there. Add noise to "
+            'such columns, leave them out, or generate from source="gaussian".'
+        )
 
 
 def warn_outliers(target: NDArray, units: Units) -> None:

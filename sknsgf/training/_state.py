@@ -18,7 +18,7 @@ _CLIP_NORM = 1.0
 _DECAY = 0.1  # of matrices, a unit of the learning rate; keeps networks gentle between the rows
 _BETAS = (0.9, 0.99)
 _N_VALIDATIONS = 50  # in a full run
-_EXPLODED, _WORSE = 1e6, 10  # times the first loss: on the way, and at the end
+_EXPLODED, _WORSE = 1e6, 100  # times the first loss: on the way, and at the end
 _PATIENCE = 0.2  # share of a full run without a better held-out loss before stopping
 
 Objective = Callable[[nn.Module, int], Tensor]
@@ -115,7 +115,7 @@ class Training:
             The loss on the batch of this step's number, from 0. A loss that explodes, to a
             million times the first one or beyond what is finite, or a gradient that is not
             finite, ends training before it touches the weights. After the last step the average
-            is judged by one more batch: at ten times the first loss, training has diverged, too.
+            is judged by one more batch: at a hundred times the first loss it has diverged, too.
 
         Returns
         -------
@@ -226,7 +226,7 @@ class Training:
         """Return the average, or the best one by held-out loss, and what happened.
 
         Of a training that has diverged it is the average of a step before, the last one looked at
-        whose loss was not ten times the first.
+        whose loss was not a hundred times the first.
 
         Returns
         -------
