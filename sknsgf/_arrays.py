@@ -123,7 +123,12 @@ def as_given(rows: NDArray, X: Any) -> Any:
     """Return rows as a tensor on the device of X, in its precision, if X is one."""
     if not isinstance(X, Tensor):
         return rows
-    return torch.from_numpy(rows).to(X.device, X.dtype if X.is_floating_point() else None)
+    given = torch.from_numpy(rows).to(X.device, X.dtype if X.is_floating_point() else None)
+    if np.isfinite(rows).all() and not given.isfinite().all():
+        raise ValueError(
+            f"Results are beyond what {X.dtype} holds: pass X.float(), or data in smaller units."
+        )
+    return given
 
 
 def _labels(X: Any) -> list[Any] | None:

@@ -323,6 +323,27 @@ class TestUnits:
         back = flow.inverse_transform(path.states[-1])
         np.testing.assert_allclose(back, X, rtol=0, atol=0.1)
 
+    def test_a_source_of_ones_own_may_be_far(self, tmp_path):
+        mixture = GaussianMixture(1, random_state=0).fit(X_SOURCE + 1e9)
+        flow = quick(source=FrozenEstimator(mixture)).fit(X_TARGET)
+        drawn = flow.sample(300)
+        assert len(np.unique(drawn, axis=0)) == 300
+        np.testing.assert_allclose(drawn.mean(0), X_TARGET.mean(0), atol=0.5)
+        back = flow.inverse_transform(drawn)
+        np.testing.assert_allclose(back.mean(0), 1e9, atol=2)
+        with pytest.warns(UserWarning, match="source"):
+            flow.save(tmp_path / "flow.npz")
+        loaded = NSGFSampler.load(tmp_path / "flow.npz", source=FrozenEstimator(mixture))
+        np.testing.assert_array_equal(loaded.sample(300), drawn)
+
+    def test_what_a_precision_cannot_hold_is_refused(self):
+        flow = quick().fit(1e5 * X_SOURCE, 1e5 * X_TARGET)
+        with pytest.raises(ValueError, match="float16"):
+            flow.transform(torch.zeros(5, 2, dtype=torch.float16))
+        units = flow._units._replace(scale=1e38)
+        with pytest.raises(ValueError, match="float32"):
+            units.outward(torch.full((1, 2), 9.0), np.dtype(np.float32))
+
     @pytest.mark.parametrize(("shift", "stretch"), [(1e3, 1), (-50, 100), (3, 1e-3)])
     def test_source_far_from_the_target(self, shift, stretch):
         generator = np.random.default_rng(0)

@@ -406,7 +406,7 @@ class BaseFlowSampler(
             self._check_warm_start(X_source, target if rows is None else rows)
         seed = self._choose_seed(warm_start)
         algorithm: Any = self._algorithm(target.shape[1])
-        units = self._units if warm_start else Units.of(target, rows)
+        units = self._units if warm_start else self._measure_units(rows, target)
         common = self._begin(X_source, rows, target, units, warm_start)
         names = common.get("feature_names_in_", range(target.shape[1]))
         images = getattr(self, "image_shape", None) is not None
@@ -722,14 +722,17 @@ class BaseFlowSampler(
         check_layout(self, X, rows, "X")
         return rows
 
+    def _measure_units(self, rows: NDArray | None, target: NDArray) -> Units:
+        if hasattr(self.source, "sample"):
+            rows = UserSource(self.source, Units.of(target)).try_out()
+        return Units.of(target, rows)
+
     def _make_source(self, rows: NDArray | None, units: Units) -> Source:
         if rows is not None:
             return Rows(units.inward(rows, left=1))
         if isinstance(self.source, str):
             return GaussianNoise(len(units.mean))
-        source = UserSource(self.source, units)
-        source.try_out()
-        return source
+        return UserSource(self.source, units)
 
 
 def _missing(sampler: Any, method: str) -> NotImplementedError:

@@ -86,9 +86,9 @@ class Packer:
         if isinstance(value, GaussianNoise):
             return {"noise": value.n_features}
         if isinstance(value, UserSource):
-            return {
-                "user_source": [self._array(value.units.mean, f"{name}.mean"), value.units.scale]
-            }
+            mean, scale, origin = value.units
+            mean, origin = self._array(mean, f"{name}.mean"), self._array(origin, f"{name}.origin")
+            return {"user_source": [mean, scale, origin]}
         if isinstance(value, Hull):
             parts = value._asdict().items()
             return {"hull": [self._array(part.numpy(), f"{name}.{key}") for key, part in parts]}
@@ -202,7 +202,8 @@ class Unpacker:
                 return GaussianNoise(content)
             case "user_source":
                 mean = self._value(content[0], estimator)
-                return UserSource(estimator.source, Units(mean, content[1], mean))
+                origin = self._value(content[2], estimator) if len(content) > 2 else mean
+                return UserSource(estimator.source, Units(mean, content[1], origin))
             case "hull":
                 return Hull(*map(self._tensor, content))
             case "history":

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
@@ -35,8 +36,13 @@ class UserSource:
         self.distribution = distribution
         self.units = units
 
-    def try_out(self) -> None:
+    def try_out(self) -> NDArray:
         """Draw two rows from a copy, so that what cannot be a source is refused before any work.
+
+        Returns
+        -------
+        ndarray of shape (2, d)
+            The rows, in data units.
 
         Raises
         ------
@@ -52,7 +58,8 @@ class UserSource:
             spare = copy.deepcopy(self.distribution)  # what draws as it pleases keeps its state
         except Exception:  # of what cannot be copied
             spare = self.distribution
-        UserSource(spare, self.units).draw(2, seeded_generator(0, 0))
+        rows = UserSource(spare, self.units).draw(2, seeded_generator(0, 0))
+        return self.units.outward(rows, np.dtype(np.float64), left=1)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n rows.

@@ -56,7 +56,14 @@ class Units(NamedTuple):
         """Take a tensor in standardised units to rows in data units."""
         rows = x.cpu().numpy().astype(np.float64)  # as scales may be beyond single precision
         left = np.reshape(left, np.shape(left) + (1,) * (rows.ndim - np.ndim(left)))
-        return (rows * self.scale + self._origin(left)).astype(dtype, copy=False)
+        try:
+            with np.errstate(over="raise"):
+                return (rows * self.scale + self._origin(left)).astype(dtype, copy=False)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"Some rows end beyond what {dtype} can hold: pass data in smaller units"
+                f"{'' if dtype == np.float64 else ', or in float64'}."
+            ) from error
 
     def _origin(self, left: Any) -> NDArray[np.float64]:
         return (1 - left) * self.mean + left * self.source_origin
