@@ -45,11 +45,14 @@ def device(request):
     return torch.device(request.config.getoption("--device"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def world():
-    """The world that all tests are run in: `SKNSGF_WORLD`, a name of `WORLDS`."""
-    with WORLDS[os.environ.get("SKNSGF_WORLD", "here")]():
-        yield
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Run every test, with what it needs, in the world that `SKNSGF_WORLD` names."""
+    name = os.environ.get("SKNSGF_WORLD", "here")
+    if name == "inference" and item.get_closest_marker("gradients"):
+        name = "here"
+    with WORLDS[name]():
+        return (yield)
 
 
 @pytest.fixture

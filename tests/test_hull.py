@@ -71,6 +71,7 @@ def test_what_is_drawn_in_keeps_its_order_and_direction():
     torch.testing.assert_close(held, along[:, None] * way)
 
 
+@pytest.mark.gradients
 def test_it_has_a_gradient_everywhere():
     hull, end = Hull.of(cloud(100, 2)), cloud(200, 2, seed=1, spread=3)
     assert torch.autograd.gradcheck(lambda end: promised(hull, end), end[:20].requires_grad_())

@@ -69,7 +69,7 @@ def test_velocity_has_the_dtype_of_the_network(dtype, generator, device):
 
 def test_double_network_is_the_float_network(generator, device):
     t, x = records(50, 3, generator, device)
-    network = VelocityMLP(3, (16, 16)).to(device)
+    network = VelocityMLP(3, (16, 16)).float().to(device)
     single = network(t.float(), x.float())
     double = network.double()(t.float().double(), x.float().double())
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
@@ -83,6 +83,7 @@ def test_state_dict_round_trip(generator, device):
     assert torch.equal(network(t, x), other(t, x))
 
 
+@pytest.mark.gradients
 def test_every_parameter_learns(generator, device):
     t, x = records(20, 2, generator, device)
     network = VelocityMLP(2, (8, 8, 8)).double().to(device)
@@ -133,6 +134,7 @@ class TestUNet:
         assert not VelocityUNet((1, 8, 8), width=8).double()(t, x).any()
 
     @pytest.mark.parametrize("parameters", [{}, {"attention": False}, {"patch_size": 2}], ids=str)
+    @pytest.mark.gradients
     def test_every_parameter_learns(self, parameters, generator):
         t, x = image_records((1, 28, 28), generator)
         network = trained_unet((1, 28, 28), **parameters)

@@ -9,6 +9,8 @@ from torch import nn
 from sknsgf.networks import VelocityMLP
 from sknsgf.training import train, velocity_matching_loss
 
+pytestmark = pytest.mark.gradients
+
 SETTINGS = {"max_iter": 100, "learning_rate": 0.01, "ema_decay": 0.9}
 
 
