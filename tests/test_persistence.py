@@ -416,6 +416,18 @@ class TestHostileFiles:
                 continue
             assert loaded.n_features_in_ == 3
 
+    def test_nothing_that_was_learned_may_be_missing(self, fitted, saved):
+        """The names of columns may, and what files of the first format did not have, in those."""
+        header, arrays = read_archive(saved)
+        known = {path[-1]: path for path in leaves(header) if path[-2:-1] == ("fitted",)}
+        for name, path in known.items():
+            if name in ("feature_names_in_", "source_origin_"):
+                continue
+            used = {n: a for n, a in arrays.items() if not n.split(".")[0] == name}
+            write_archive(saved, planted(header, path, None), used)
+            with pytest.raises(PersistenceError):
+                type(fitted).load(saved)
+
     @pytest.mark.parametrize("damage", ["shape", "dtype", "nan", "missing", "more"])
     def test_any_array(self, fitted, saved, damage):
         header, arrays = read_archive(saved)

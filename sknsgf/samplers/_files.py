@@ -147,7 +147,7 @@ class FilesMixin:
             find_device(parameters["device"])
         header, arrays = read_archive(path)
         with refusing(path):
-            return Unpacker((cls, *cls._parts), arrays).top(header, parameters)
+            return Unpacker((cls, *cls._parts), arrays, header["version"]).top(header, parameters)
 
     def __is_sound__(self) -> dict[str, bool]:
         """Tell which parts of a sampler that was loaded fit the others."""

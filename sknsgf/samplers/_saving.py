@@ -127,11 +127,13 @@ class Unpacker:
         Estimators that may be built.
     arrays : dict of str to ndarray
         Numbers, by name; they need not be trusted.
+    version : int
+        Version of the format.
     """
 
-    def __init__(self, classes: tuple[type, ...], arrays: Arrays):
+    def __init__(self, classes: tuple[type, ...], arrays: Arrays, version: int):
         self.classes = {cls.__name__: cls for cls in classes}
-        self.arrays = arrays
+        self.arrays, self.version = arrays, version
 
     def top(self, packed: Json, given: dict[str, Any]) -> Any:
         """Build the estimator a file is about, and see that nothing is missing or left over."""
@@ -171,7 +173,8 @@ class Unpacker:
         """Set the fitted attributes, once they are all there and fit each other."""
         estimator.n_features_in_ = fitted["n_features_in_"]
         values = {name: self._value(value, estimator) for name, value in fitted.items()}
-        optional = {"feature_names_in_", "source_origin_", "_constant", "_hull", "_pace"}
+        optional = {"feature_names_in_", "source_origin_"}
+        optional |= {"_constant", "_hull", "_pace"} if self.version == 1 else set()
         known = estimator.__fitted_kinds__.keys()
         if differing := (values.keys() | optional & known) ^ known:
             _refuse(f"{min(differing)} is missing, or unknown to a {type(estimator).__name__}")
