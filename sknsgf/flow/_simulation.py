@@ -220,6 +220,12 @@ class Start(NamedTuple):
     source: Cloud
     target: Cloud
 
+    @staticmethod
+    def stacked(starts: Iterable[Start]) -> tuple[Tensor, ...]:
+        """Return times, steps, particles and targets of several simulations."""
+        parts = [(*start.schedule, start.source.x, start.target.x) for start in starts]
+        return tuple(torch.stack(part) for part in zip(*parts, strict=True))
+
 
 @undisturbed
 def simulate_by_number(
@@ -273,20 +279,13 @@ def simulate_by_number(
         n_together = effective_n_jobs(n_jobs)
         for first in range(0, len(batches), n_together):
             wave = batches[first : first + n_together]
-            drawn = [_stacked(map(draw, batch)) for batch in wave]
+            drawn = [Start.stacked(map(draw, batch)) for batch in wave]
             moved = parallel(simulate(*clouds) for _, *clouds in drawn)
             for batch, (times, *_), result in zip(wave, drawn, moved, strict=True):
                 pool.store(slice(batch.start, batch.stop), times, result)
                 if progress is not None:
                     progress(len(batch))
     return pool
-
-
-def _stacked(starts: Iterable[Start]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return times, steps, particles and targets of several simulations."""
-    parts = [(*start.schedule, start.source.x, start.target.x) for start in starts]
-    times, step_sizes, x, y = (torch.stack(part) for part in zip(*parts, strict=True))
-    return times, step_sizes, x, y
 
 
 def _simulate_batch(

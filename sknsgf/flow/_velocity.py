@@ -10,7 +10,6 @@ from torch import Tensor
 from sknsgf._arguments import check_number
 from sknsgf.sinkhorn import (
     Plan,
-    Transport,
     check_clouds,
     has_products,
     self_transport,
@@ -165,12 +164,19 @@ def sinkhorn_velocity(
         onto_itself = self_transport(x, **settings, g=start.g_self, inner=start.x_x)
 
     across, within = onto_targets.potentials, onto_itself.potentials
+    trend = torch.zeros_like(across.g)
+    if start.g is not None and start.trend is not None:  # what it would have missed without one
+        missed = across.g - start.g  # up to a constant, which means nothing
+        trend = start.trend + missed - missed.mean(-1, keepdim=True)
+    products = None
+    if onto_targets.plan and onto_itself.plan and start.y_y is not None:
+        products = Products(onto_targets.plan, onto_itself.plan, start.y_y)
     error = across.marginal_error.maximum(within.marginal_error)
     return SinkhornVelocity(
         velocity=onto_targets.projection - onto_itself.projection,
         marginal_error=error,
         converged=error <= tol,
-        state=_state(onto_targets, onto_itself, start),
+        state=SinkhornState(across.g, within.g, start.g_target, trend, products),
     )
 
 
@@ -239,16 +245,3 @@ def _checked_step(step_size: float | Tensor, x: Tensor) -> Tensor:
             f"problems, got {step_size}."
         )
     return step.unsqueeze(-1)
-
-
-def _state(onto_targets: Transport, onto_itself: Transport, start: _Start) -> SinkhornState:
-    """Keep what was solved, and what a guess without trend would have missed."""
-    g, g_self = onto_targets.potentials.g, onto_itself.potentials.g
-    trend = torch.zeros_like(g)
-    if start.g is not None and start.trend is not None:
-        missed = g - start.g  # up to a constant, which means nothing
-        trend = start.trend + missed - missed.mean(-1, keepdim=True)
-    products = None
-    if onto_targets.plan and onto_itself.plan and start.y_y is not None:
-        products = Products(onto_targets.plan, onto_itself.plan, start.y_y)
-    return SinkhornState(g, g_self, start.g_target, trend, products)

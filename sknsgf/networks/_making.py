@@ -71,7 +71,7 @@ class NetworkSpec:
                 f"{shown(self.network)}."
             )
         if self.image_shape is not None:
-            _check_images(self.image_shape, self.n_features)
+            check_image_shape(self.image_shape, self.n_features)
         elif isinstance(self.network, str) and self.network == "unet":
             raise ValueError(
                 'network="unet" needs to know the images: pass image_shape=(C, H, W), for '
@@ -132,9 +132,28 @@ class NetworkSpec:
             if isinstance(self.network, nn.Module):
                 made: Any = copy.deepcopy(self.network)
             else:
-                shape = (self.n_features,) if self.image_shape is None else self.image_shape
-                made = _call_factory(self.network, tuple(shape))
-            _check_network(made, self.n_features)
+                shape = tuple(self.image_shape or (self.n_features,))
+                try:
+                    made = self.network(shape)
+                except Exception as error:  # whatever the user's own function raises
+                    raise ValueError(
+                        f"network({shape}) failed: {error}. Pass a module, or a callable that "
+                        "takes the shape of a row and returns one."
+                    ) from error
+            if not isinstance(made, nn.Module):
+                raise ValueError(
+                    "network must be a torch.nn.Module, or a callable that takes the shape of a "
+                    f"row, or image_shape, and returns one; got {type(made).__name__}."
+                )
+            hints = {
+                torch.float32: "Images arrive as rows, too: reshape them inside the network.",
+                torch.float64: "It is trained in float32 but moves float64 rows in float64: "
+                "follow the dtype of x.",
+            }
+            for dtype, hint in hints.items():
+                t = torch.zeros(2, dtype=dtype, device="cpu")
+                x = torch.linspace(-1, 1, 2 * self.n_features, dtype=dtype, device="cpu")
+                _try_network(made, t, x.reshape(2, -1), hint)
             return made.float()
 
 
@@ -224,41 +243,6 @@ def _seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(precision)
-
-
-def _call_factory(factory: Callable[[tuple[int, ...]], Any], shape: tuple[int, ...]) -> Any:
-    try:
-        return factory(shape)
-    except Exception as error:  # whatever the user's own function raises
-        raise ValueError(
-            f"network({shape}) failed: {error}. Pass a module, or a callable that takes the "
-            "shape of a row and returns one."
-        ) from error
-
-
-def _check_images(image_shape: Any, n_features: int) -> None:
-    """Raise unless rows of `n_features` are images of that shape."""
-    check_image_shape(image_shape)
-    sizes = tuple(image_shape)
-    if math.prod(sizes) != n_features:
-        raise ValueError(
-            f"image_shape={sizes} has {math.prod(sizes)} values but the rows have {n_features}; "
-            "pass the shape (C, H, W) that the images had before they were flattened, channels "
-            "first."
-        )
-
-
-def _check_network(network: Any, n_features: int) -> None:
-    if not isinstance(network, nn.Module):
-        raise ValueError(
-            "network must be a torch.nn.Module, or a callable that takes the shape of a row, or "
-            f"image_shape, and returns one; got {type(network).__name__}."
-        )
-    t = torch.zeros(2, dtype=torch.float32, device="cpu")
-    x = torch.linspace(-1, 1, 2 * n_features, dtype=t.dtype, device=t.device).reshape(2, -1)
-    _try_network(network, t, x, "Images arrive as rows, too: reshape them inside the network.")
-    hint = "It is trained in float32 but moves float64 rows in float64: follow the dtype of x."
-    _try_network(network, t.double(), x.double(), hint)
 
 
 def _try_network(network: nn.Module, t: Tensor, x: Tensor, hint: str) -> None:

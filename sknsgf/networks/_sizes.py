@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral
 from typing import Any
 
@@ -28,10 +29,17 @@ def check_layer_sizes(sizes: Any) -> tuple[int, ...]:
     return tuple(map(int, widths))
 
 
-def check_image_shape(image_shape: Any) -> None:
-    """Raise unless a value is the shape (C, H, W) of an image."""
+def check_image_shape(image_shape: Any, n_features: int | None = None) -> None:
+    """Raise unless a value is the shape (C, H, W) of an image, that of rows of `n_features`."""
     if not are_sizes(image_shape) or len(image_shape) != 3:
         raise ValueError(
             "image_shape must be three positive integers, channels, height and width, got "
             f"{shown(image_shape)}."
+        )
+    sizes = tuple(image_shape)
+    if n_features is not None and math.prod(sizes) != n_features:
+        raise ValueError(
+            f"image_shape={sizes} has {math.prod(sizes)} values but the rows have {n_features}; "
+            "pass the shape (C, H, W) that the images had before they were flattened, channels "
+            "first."
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sknsgf._arguments import check_size, shown
 from sknsgf._arrays import check_floats
@@ -82,19 +82,15 @@ def plot_images(
         low, high = check_range(value_range, "value_range")
     scaled = ((images - low) / (high - low if high > low else 1)).clip(0, 1)
     n_columns = math.ceil(len(scaled) ** 0.5) if n_columns is None else n_columns
-    picture = _tiled(scaled, check_size(n_columns, "n_columns"))
+    # Next to and below each other, a grey line between them, blanks at the end.
+    n, height, width, channels = scaled.shape
+    n_rows = math.ceil(n / check_size(n_columns, "n_columns"))
+    tiles = np.full((n_rows * n_columns, height + 1, width + 1, channels), 0.5)
+    tiles[:n, :-1, :-1] = scaled
+    tiles = tiles.reshape(n_rows, n_columns, height + 1, width + 1, channels)
+    picture = tiles.swapaxes(1, 2).reshape(n_rows * (height + 1), -1, channels)[:-1, :-1]
     ax = equal_axes(ax)
     ax.set_axis_off()
     style: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
     ax.imshow(picture, **style | kwargs)
     return ax
-
-
-def _tiled(images: NDArray[np.float64], n_columns: int) -> NDArray[np.float64]:
-    """Put images next to and below each other, a grey line between them, blanks at the end."""
-    n, height, width, channels = images.shape
-    n_rows = math.ceil(n / n_columns)
-    tiles = np.full((n_rows * n_columns, height + 1, width + 1, channels), 0.5)
-    tiles[:n, :-1, :-1] = images
-    tiles = tiles.reshape(n_rows, n_columns, height + 1, width + 1, channels)
-    return tiles.swapaxes(1, 2).reshape(n_rows * (height + 1), -1, channels)[:-1, :-1]

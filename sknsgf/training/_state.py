@@ -146,7 +146,7 @@ class Training:
             self._good.load_state_dict(self.average.state_dict())
         if length > _CLIP_NORM:
             torch._foreach_mul_(gradients, _CLIP_NORM / length)
-        rate = self.learning_rate * _warm_cosine(self.iteration, self.max_iter)
+        rate = self._rate()
         if self._matrices:
             with torch.no_grad():
                 torch._foreach_mul_(self._matrices, 1 - rate * _DECAY)
@@ -161,6 +161,14 @@ class Training:
             diverged = self._is_worse(_WORSE, last)
             self.status = TrainingStatus.DIVERGED if diverged else TrainingStatus.COMPLETED
         return True
+
+    def _rate(self) -> float:
+        """Return the learning rate of this step: a short warm-up, then half a cosine."""
+        warm_up = min(50, max(1, self.max_iter // 10))
+        if self.iteration < warm_up:
+            return self.learning_rate * ((self.iteration + 1) / warm_up)
+        done = (self.iteration - warm_up) / max(1, self.max_iter - warm_up)
+        return self.learning_rate * (0.005 + 0.995 * (1 + math.cos(math.pi * done)) / 2)
 
     def _is_worse(self, times: float, loss: float) -> bool:
         first = abs(self._losses[0]) if self._losses else 0.0
@@ -249,15 +257,6 @@ class Training:
             status=self.status or TrainingStatus.STOPPED_EARLY,
         )
         return network.eval(), history
-
-
-def _warm_cosine(iteration: int, max_iter: int) -> float:
-    """Return the share of the peak learning rate at a step."""
-    warm_up = min(50, max(1, max_iter // 10))
-    if iteration < warm_up:
-        return (iteration + 1) / warm_up
-    done = (iteration - warm_up) / max(1, max_iter - warm_up)
-    return 0.005 + 0.995 * (1 + math.cos(math.pi * done)) / 2
 
 
 class _Average:
