@@ -59,7 +59,7 @@ def carry_exactly(source, target, seed, args):
 
 def carry_by_flow(source, target, seed, args):
     flow = NSGFSampler(max_iter=args.max_iter, random_state=seed)
-    return flow.fit_transform(source, target)
+    return flow.fit_transform(source, X_target=target)
 
 
 def carry_standardised(source, target, seed, args):

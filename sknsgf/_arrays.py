@@ -142,7 +142,10 @@ def _labels(X: Any) -> list[Any] | None:
 def _plain(X: Any, name: str) -> NDArray:
     """Return an array of numbers; tensors, masks and columns tell more than numpy would see."""
     if isinstance(X, list | tuple):
-        if X and not isinstance(X[0], Number | str | bytes | None):
+        first = X
+        while isinstance(first, list | tuple) and first:
+            first = first[0]
+        if not isinstance(first, Number | str | bytes | list | tuple | None):
             X = [_plain(part, name) for part in X]
     elif np.ma.is_masked(X):
         raise ValueError(f"{name} has masked entries, which have no values; fill or drop them.")

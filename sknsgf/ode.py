@@ -190,7 +190,7 @@ def invert(
     tensor([[1.0000]], dtype=torch.float64)
     """
     tableau, t = _checked(velocity, x, t, method)
-    check_size(n_iterations, "n_iterations")
+    check_size(n_iterations, "n_iterations", least=0)
     if tol is not None:
         check_positive(tol, "tol")
     states, error, n_steps = [x], x.new_zeros(len(x)), 0
