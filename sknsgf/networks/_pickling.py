@@ -36,9 +36,12 @@ class ByValue:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Stand something in for the tensors that have values to be looked at."""
-        network = self.network
-        tensors = [*network.parameters(), *network.buffers()]
-        stand_ins = {id(tensor): _Values(tensor) for tensor in tensors if _is_plain(tensor)}
+        network, kinds = self.network, (Tensor, nn.Parameter)
+        stand_ins = {
+            id(tensor): _Values(tensor)
+            for tensor in [*network.parameters(), *network.buffers()]
+            if type(tensor) in kinds and tensor.layout == torch.strided and not tensor.is_meta
+        }
         return _unchanged, (copy.deepcopy(network, stand_ins),)
 
 
@@ -51,11 +54,6 @@ class _Values:
         values = tensor.reshape(-1).view(torch.uint8).numpy()  # numpy lacks some of the types
         like = tensor.shape, tensor.dtype, str(self.tensor.device), self.tensor.requires_grad
         return _tensor, (values, isinstance(self.tensor, nn.Parameter), *like)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    kinds, has_values = (Tensor, nn.Parameter), tensor.device.type != "meta"
-    return type(tensor) in kinds and tensor.layout == torch.strided and has_values
 
 
 def _tensor(
