@@ -426,14 +426,14 @@ def _check_clouds(
 
 
 def _import_pot() -> Any:
-    """Import POT, and take back what numpy's global generator lost to it.
+    """Import POT, and with it JAX where that is installed.
 
-    POT imports JAX where it is installed, which draws from there.
+    JAX draws from numpy's global generator when it is imported, which is then put back.
     """
-    before = None if "ot" in sys.modules else np.random.get_state(legacy=False)  # noqa: NPY002
+    before = None if "jax" in sys.modules else np.random.get_state(legacy=False)  # noqa: NPY002
     import ot
 
-    if before is not None:
+    if before is not None and "jax" in sys.modules:
         np.random.set_state(before)  # noqa: NPY002
     return ot
 

@@ -204,7 +204,7 @@ def training(tmp_path):
 
 
 def networks(tmp_path):
-    for spec in (NetworkSpec(2), NetworkSpec(16, image_shape=(1, 4, 4)), NetworkSpec(2, Own)):
+    for spec in (NetworkSpec(2), NetworkSpec(16, image_shape=(1, 4, 4)), NetworkSpec(2, own)):
         made = spec.make(seed=3)
         yield from _weights(made)
         predictor = spec.make_predictor(seed=3)
@@ -215,7 +215,7 @@ def networks(tmp_path):
         yield from _weights(rebuilt)
 
 
-def Own(shape):
+def own(shape):
     return VelocityMLP(*shape, (8,))
 
 
@@ -418,13 +418,13 @@ def test_networks_begin_as_torch_would_have_them_begin():
 
 
 def test_pot_may_draw_when_it_is_imported(tmp_path, monkeypatch):
-    """As it does where it finds JAX."""
-    (tmp_path / "ot.py").write_text(
-        "import numpy\nnumpy.random.rand(5)\ndef emd2(*_, **__):\n    return 0.0\n"
-    )
+    """As JAX does, which it looks for."""
+    (tmp_path / "jax.py").write_text("import numpy\nnumpy.random.rand(5)\n")
+    (tmp_path / "ot.py").write_text("import jax\ndef emd2(*_, **__):\n    return 0.0\n")
     monkeypatch.syspath_prepend(tmp_path)
     with mock.patch.dict(sys.modules):
-        sys.modules.pop("ot", None)
+        for name in ("ot", "jax"):
+            sys.modules.pop(name, None)
         seed_all()
         metrics.w2_distance([[0.0]], [[1.0]])
         assert sys.modules["ot"].__file__ == str(tmp_path / "ot.py")

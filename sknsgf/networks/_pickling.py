@@ -36,13 +36,11 @@ class ByValue:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Stand something in for the tensors that have values to be looked at."""
-        network = self.network
+        network, kinds = self.network, (Tensor, nn.Parameter)
         stand_ins = {
             id(tensor): _Values(tensor)
             for tensor in [*network.parameters(), *network.buffers()]
-            if type(tensor) in (Tensor, nn.Parameter)
-            and tensor.layout == torch.strided
-            and tensor.device.type != "meta"
+            if type(tensor) in kinds and tensor.layout == torch.strided and not tensor.is_meta
         }
         return _unchanged, (copy.deepcopy(network, stand_ins),)
 
