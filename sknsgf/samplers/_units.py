@@ -66,7 +66,8 @@ class Units(NamedTuple):
             ) from error
 
     def _origin(self, left: Any) -> NDArray[np.float64]:
-        return (1 - left) * self.mean + left * self.source_origin
+        # To the bit the mean, whatever is left, where the source has no other origin.
+        return self.mean + left * (self.source_origin - self.mean)
 
 
 def measure(rows: NDArray) -> tuple[NDArray[np.float64], float]:
