@@ -150,6 +150,7 @@ def test_velocity_keeps_dtype_and_device(dtype, device):
     assert {(part.dtype, part.device) for part in parts} == {(x.dtype, x.device)}
 
 
+@pytest.mark.gradients
 def test_a_network_can_learn_from_the_velocity(device):
     x, y = clouds(6, 5, 2, device)
     velocity = sinkhorn_velocity(x, y, blur=0.4).velocity
