@@ -211,7 +211,7 @@ def test_a_snapshot_is_a_map_of_the_average_so_far():
 
 
 def test_unsolved_problems_come_back_as_data():
-    far = torch.cat([Y, torch.full((1, 2), 1e6)])
+    far = torch.cat([Y, torch.full_like(Y[:1], 1e6)])
     learned = FLOW.learn(Ends(Rows(X), far), Run())
     assert learned.statuses["sinkhorn_flow"].share_unsolved > 0.05
     assert FLOW.learn(ENDS["rows"], Run()).statuses["sinkhorn_flow"].share_unsolved == 0

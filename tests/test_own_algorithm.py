@@ -97,8 +97,8 @@ class Zeros:
     status = Status(n_problems=10, n_unsolved=5, tol=0.1)
 
     def batch(self, number):
-        x = torch.ones(8, 2)
-        return Records(torch.zeros(8), x, torch.zeros_like(x))
+        x = torch.ones(8, 2, dtype=torch.float32)
+        return Records(torch.zeros_like(x[:, 0]), x, torch.zeros_like(x))
 
 
 @dataclass(frozen=True)

@@ -440,7 +440,7 @@ def test_large_pairs_come_as_often_as_the_coupling_has_them():
     ends = torch.cat([next(pairs)[1] for _ in range(64)]).flatten()
     shares = torch.stack([(ends == value).float().mean() for value in y.flatten()])
     # As marginals are: within the tolerance of the solver and five deviations of the draws.
-    torch.testing.assert_close(shares, torch.full((4,), 0.25), atol=0.02, rtol=0)
+    torch.testing.assert_close(shares, torch.full_like(shares, 0.25), atol=0.02, rtol=0)
 
 
 def test_large_pairs_want_batches_that_fit():

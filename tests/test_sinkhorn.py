@@ -100,6 +100,7 @@ def test_projection_is_the_mean_of_the_coupling(clouds):
     torch.testing.assert_close(result.projection, again)
 
 
+@pytest.mark.gradients
 def test_barycentric_projection_is_x_minus_the_gradient_of_f(clouds):
     x, y = clouds
     g = transport(x, y, epsilon=0.5).potentials.g
