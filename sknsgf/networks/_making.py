@@ -132,7 +132,8 @@ class NetworkSpec:
             if isinstance(self.network, nn.Module):
                 made: Any = copy.deepcopy(self.network)
             else:
-                shape = tuple(self.image_shape or (self.n_features,))
+                shape = (self.n_features,) if self.image_shape is None else self.image_shape
+                shape = tuple(shape)
                 try:
                     made = self.network(shape)
                 except Exception as error:  # whatever the user's own function raises

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_NEAR = 10  # units between the means, which networks and single precision cope with
+_NEAR = 30  # units between the means, which networks and single precision cope with
 
 
 class Units(NamedTuple):
     """Standardised units: the target has mean 0 and root mean square 1 in them.
 
     One scalar for all columns, so that the geometry of the data is kept. A source far away has an
-    origin of its own, from where it is ten units away: transport and its flows commute with
+    origin of its own, from where it is thirty units away: transport and its flows commute with
     translations, so that clouds far apart keep every digit. What is `left` of the way between the
     origins, 1 at the source and 0 at the target, says where rows are relative to.
 
