@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from sknsgf._persistence import read_archive, refusing, write_archive
-from sknsgf.flow import GaussianNoise, Rows
+from sknsgf.flow import GaussianNoise, Hull, Rows
 from sknsgf.samplers._parameters import find_device
 from sknsgf.samplers._saving import Packer, Unpacker, find_left_out, is_history, is_sound_array
 from sknsgf.samplers._warnings import warn_left_out
@@ -26,6 +26,7 @@ class FilesMixin:
     source_: Any
     history_: Any
     _constant: NDArray[np.int64]
+    _source_ball: Hull | None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the fitted sampler to one file that is safe to share.
@@ -138,6 +139,7 @@ class FilesMixin:
             and bool(np.isin(self._constant, np.arange(d)).all()),
             "feature_names_in_": len(getattr(self, "feature_names_in_", range(d))) == d,
             "history_": all(map(is_history, histories.values())),
+            "_source_ball": self._source_ball is None or self._source_ball.is_sound(d),
         }
 
     def _is_source_sound(self) -> bool:

@@ -171,7 +171,7 @@ class Unpacker:
         """Set the fitted attributes, once they are all there and fit each other."""
         estimator.n_features_in_ = fitted["n_features_in_"]
         values = {name: self._value(value, estimator) for name, value in fitted.items()}
-        optional = {"feature_names_in_", "_constant", "_hull", "_pace"}
+        optional = {"feature_names_in_", "_constant", "_hull", "_pace", "_source_ball"}
         known = estimator.__fitted_kinds__.keys()
         if differing := (values.keys() | optional & known) ^ known:
             _refuse(f"{min(differing)} is missing, or unknown to a {type(estimator).__name__}")
