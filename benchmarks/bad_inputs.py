@@ -1241,12 +1241,9 @@ def calls_of_ode() -> Iterator[Case]:
                 f"returns {how}",
                 lambda w, f=function, v=value: f(lambda t, x: v, T, grid),
             )
-    for how, value in without(NO_SIZE, "0").items():
+    for how, value in {"too few": ["euler"], "too many": ["euler"] * 100}.items():
         yield Case(
-            "ode.invert",
-            "n_iterations",
-            how,
-            lambda w, v=value: ode.invert(still, T, grid, n_iterations=v),
+            "ode.invert", "method", how, lambda w, v=value: ode.invert(still, T, grid, method=v)
         )
     for how, value in without(NO_POSITIVE, "None").items():
         yield Case("ode.invert", "tol", how, lambda w, v=value: ode.invert(still, T, grid, tol=v))

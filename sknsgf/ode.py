@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from sknsgf._arguments import (
     check_callable,
     check_choice,
     check_positive,
-    check_size,
     check_tensor,
 )
 
 __all__ = ["METHODS", "Inverse", "Solution", "integrate", "invert"]
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[[Tensor], Tensor]
 
-_N_ACCELERATED, _N_REMEMBERED = 50, 6  # iterations of an inverse, and those looked back on
-_N_HALVINGS = 12  # of a Newton step that does not come closer
+_TOL = {torch.float64: 1e-10, torch.float32: 1e-6}  # of the norm of a state, one at least
+_GAIN = 0.5  # what an iteration leaves of an error at most, or Newton's method takes over
+_N_NEWTON, _N_HALVINGS = 30, 12  # its steps, and of each that does not come closer
+_N_DIRECTIONS = 20  # that a Newton step is looked for in, at most
+_LEAPS = (0.5, -0.5)  # beyond a fold, in lengths of the step that is undone
 
 
 class _Tableau(NamedTuple):
@@ -72,7 +73,7 @@ class Inverse(NamedTuple):
     t, x, nfe
         As in :class:`Solution`, from the last time to the first.
     error : Tensor of shape (n,)
-        How far from the state given the one found is carried, of the step where that is most.
+        How far from the state given the one found is carried, by all steps together.
     """
 
     t: Tensor
@@ -82,7 +83,12 @@ class Inverse(NamedTuple):
 
 
 def integrate(
-    velocity: Velocity, x: Tensor, t: Tensor, *, method: str = "euler", all_states: bool = True
+    velocity: Velocity,
+    x: Tensor,
+    t: Tensor,
+    *,
+    method: str | Sequence[str] = "euler",
+    all_states: bool = True,
 ) -> Solution:
     r"""Integrate dx/dt = velocity(t, x) over a grid of times.
 
@@ -94,8 +100,8 @@ def integrate(
         States at the first time.
     t : Tensor of shape (n_steps + 1,) or (n_steps + 1, n)
         Grid of times, ascending or descending; a column per state where they differ.
-    method : {"euler", "heun", "rk4"}, default="euler"
-        Order 1, 2 or 4 with 1, 2 or 4 evaluations a step.
+    method : {"euler", "heun", "rk4"} or sequence of these, default="euler"
+        Order 1, 2 or 4 with 1, 2 or 4 evaluations a step; a sequence has one for each step.
     all_states : bool, default=True
         Whether all states are wanted, or the last alone, with its time.
 
@@ -118,11 +124,11 @@ def integrate(
     >>> growth.x[-1], growth.nfe  # e = 2.718282 to fourth order
     (tensor([[2.7183]], dtype=torch.float64), 40)
     """
-    tableau, t = _checked(velocity, x, t, method)
-    states, nfe = [x], len(tableau.nodes) * (len(t) - 1)
-    for start, stop in pairwise(t):
-        x = _step(velocity, x, start, stop - start, tableau)
+    t, states, nfe = _checked(velocity, x, t), [x], 0
+    for step in _plan(t, method):
+        x = _take(velocity, x, *step)
         states = [*states, x] if all_states else [x]
+        nfe += len(step.tableau.nodes)
     return Solution(t[-len(states) :], torch.stack(states), nfe)
 
 
@@ -131,42 +137,41 @@ def invert(
     x: Tensor,
     t: Tensor,
     *,
-    method: str = "euler",
-    n_iterations: int = 10,
+    method: str | Sequence[str] = "euler",
     tol: float | None = None,
     guide: Velocity | None = None,
 ) -> Inverse:
     r"""Undo :func:`integrate`: find the states that it carries to `x`.
 
     Each step :math:`x' = x + h\,\phi(x)` is undone by the fixed-point iteration
-    :math:`x \leftarrow x' - h\,\phi(x)`, which gains a factor :math:`h\,\mathrm{Lip}(\phi)` an
-    iteration. Integrating backwards in time would commit an error of the order of a step
-    instead.
+    :math:`x \leftarrow x' - h\,\phi(x)`, begun where the same step backwards leads, as long as
+    it halves the error; what is not there yet is found by Newton's method, shortened where it
+    would not come closer. Integrating backwards in time would commit an error of the order of a
+    step instead.
 
     Parameters
     ----------
     velocity : callable (t, x) -> dx/dt
-        As passed to :func:`integrate`.
+        As passed to :func:`integrate`; of every state by itself.
     x : Tensor of shape (n, d)
-        States at the last time of the grid.
+        States at the last time of the grid, float32 or float64.
     t : Tensor of shape (n_steps + 1,) or (n_steps + 1, n)
         The grid passed to :func:`integrate`.
-    method : {"euler", "heun", "rk4"}, default="euler"
+    method : {"euler", "heun", "rk4"} or sequence of these, default="euler"
         The method passed to :func:`integrate`.
-    n_iterations : int, default=10
-        Fixed-point iterations a step.
     tol : float, optional
-        States that are further off then, in units of their size where that is above one, are
-        looked for by up to 50 accelerated iterations more.
+        How near each step has to come, in units of the norm of `x` where that is above one.
+        None is 1e-10, of float32 states 1e-6.
     guide : callable (t, x) -> dx/dt, optional
-        What the fixed-point iterations go by, if not by `velocity`: a field that agrees with it
-        at the states looked for, and leads there from further away.
+        What states are looked for by at first, if not by `velocity`: a field that agrees with
+        it at most of them, and leads there from further away.
 
     Returns
     -------
     Inverse
-        The grid reversed, the states from its last time to its first, the number of function
-        evaluations, and by how far the states found miss those given.
+        The grid reversed, the states from its last time to its first, the number of calls of
+        the fields, and by how far the first states miss those given. States are finite; of
+        those that nothing is carried to it is the nearest found that is carried near them.
 
     Raises
     ------
@@ -174,11 +179,15 @@ def invert(
         If the method is unknown, or another argument, or what `velocity` returns, is not as
         described.
 
+    Notes
+    -----
+    No derivative is asked for: Newton steps are taken in the space of some twenty products of
+    the Jacobian, which are differences of steps.
+
     References
     ----------
     .. [1] Behrmann et al., "Invertible Residual Networks", ICML 2019.
-    .. [2] Walker and Ni, "Anderson Acceleration for Fixed-Point Iterations", SIAM J. Numer.
-       Anal. 49, 2011.
+    .. [2] Knoll and Keyes, "Jacobian-free Newton–Krylov methods", J. Comput. Phys. 193, 2004.
 
     Examples
     --------
@@ -189,110 +198,149 @@ def invert(
     >>> invert(decay, there.x[-1], grid).x[-1]
     tensor([[1.0000]], dtype=torch.float64)
     """
-    tableau, t = _checked(velocity, x, t, method)
-    check_size(n_iterations, "n_iterations", least=0)
+    t, states, nfe = _checked(velocity, x, t), [x], 0
     if tol is not None:
         check_positive(tol, "tol")
-    states, error, n_steps = [x], x.new_zeros(len(x)), 0
-    for stop, start in pairwise(t.flip(0)):
-        step = partial(_step, velocity, t=start, h=stop - start, tableau=tableau)
-        by = (
-            step
-            if guide is None
-            else partial(_step, guide, t=start, h=stop - start, tableau=tableau)
-        )
-        found = _approach(by, states[-1], n_iterations)
-        missed = (states[-1] - step(found)).norm(dim=-1)
-        n_steps += n_iterations + 1
-        goal = missed if tol is None else tol * states[-1].abs().amax(-1).clamp(min=1)
-        far = (missed > goal).nonzero().squeeze(-1)
-        if len(far):
-            t_far, h_far = (v[far] if v.ndim else v for v in (start, stop - start))
-            step = partial(_step, velocity, t=t_far, h=h_far, tableau=tableau)
-            nearer, error_far, n_more = _accelerate(step, found[far], states[-1][far], goal[far])
-            reached = error_far <= goal[far]
-            found[far[reached]], missed[far[reached]] = nearer[reached], error_far[reached]
-            n_steps += n_more
-        states.append(found)
-        error = error.maximum(missed)
-    return Inverse(t.flip(0), torch.stack(states), len(tableau.nodes) * n_steps, error)
+    goal = (_TOL[x.dtype] if tol is None else tol) * x.norm(dim=-1).clamp(min=1)
+
+    def counted(field: Velocity, t: Tensor, x: Tensor) -> Tensor:
+        nonlocal nfe
+        nfe += 1
+        return field(t, x)
+
+    fields = [partial(counted, field) for field in (guide, velocity) if field is not None]
+    for step in reversed(_plan(t, method)):
+        end = states[-1]
+        found = _take(fields[0], end, step.start + step.h, -step.h, step.tableau)
+        found = torch.where(found.isfinite().all(-1, keepdim=True), found, end)
+        states.append(_Search(fields, step, found, end, goal).run())
+    again = integrate(fields[-1], states[-1], t, method=method, all_states=False)
+    return Inverse(t.flip(0), torch.stack(states), nfe, (again.x[-1] - x).norm(dim=-1))
 
 
-def _approach(step: Step, x: Tensor, n_iterations: int) -> Tensor:
-    """Look for the states that a step carries to `x`, by the fixed-point iteration."""
-    found = x.clone()
-    for _ in range(n_iterations):
-        found = found + (x - step(found))
-    return torch.where(found.isfinite().all(-1, keepdim=True), found, x)
+class _Search:
+    """States `found` that a step is to carry to `end`: the best met so far."""
+
+    def __init__(
+        self, fields: Sequence[Velocity], step: _Step, found: Tensor, end: Tensor, goal: Tensor
+    ):
+        self.fields, self.tableau = fields, step.tableau
+        self.start, self.h = step.start.expand(len(end)), step.h.expand(len(end))
+        self.found, self.end = found.clone(), end
+        self.goal = goal + 4 * torch.finfo(goal.dtype).eps * found.norm(dim=-1)  # of rounding
+        self.missed, self.error = torch.full_like(end, torch.inf), torch.empty_like(goal)
+
+    def run(self) -> Tensor:
+        """Return states from which the step ends as near as that, where there are any."""
+        every = torch.arange(len(self.end), device=self.end.device)
+        for field in self.fields:
+            self.field, before = field, self.missed
+            self.missed, self.error = self.look(self.found, every)
+            rows = every[(self.missed != before).any(-1)]  # others were looked for already
+            self.iterate(self.still_open(rows))
+            self.take_newton_steps(self.still_open(rows))
+            for leap in _LEAPS:
+                self.leap(self.still_open(rows), leap)
+        return self.found
+
+    def still_open(self, rows: Tensor) -> Tensor:
+        return rows[self.error[rows] > self.goal[rows]]
+
+    def iterate(self, rows: Tensor) -> None:
+        """Move states by what is missed, as long as that helps much."""
+        while len(rows):
+            left = self.move(rows, self.missed[rows])
+            rows = self.still_open(rows[left < _GAIN])
+
+    def take_newton_steps(self, rows: Tensor) -> None:
+        """Move states by Newton's method, each step halved until it comes closer."""
+        for _ in range(_N_NEWTON):
+            if not len(rows):
+                break
+            closer, by = torch.zeros_like(rows, dtype=torch.bool), self.newton_step(rows)
+            for _ in range(_N_HALVINGS):
+                (waiting,) = (~closer).nonzero(as_tuple=True)
+                if not len(waiting):
+                    break
+                closer[waiting] = self.move(rows[waiting], by[waiting]) < 1
+                by = by / 2
+            rows = self.still_open(rows[closer])
+
+    def leap(self, rows: Tensor, length: float) -> None:
+        """Look beyond a fold, at which Newton's method comes to a halt."""
+        if not len(rows):
+            return
+        kept = self.found[rows], self.missed[rows], self.error[rows]
+        far = length * (self.end[rows] - kept[0]).norm(dim=-1, keepdim=True)
+        self.found[rows] += far * normalize(self.newton_step(rows), dim=-1)
+        self.missed[rows], self.error[rows] = self.look(self.found[rows], rows)
+        self.take_newton_steps(rows)
+        worse = ~(self.error[rows] < kept[2])
+        for now, before in zip((self.found, self.missed, self.error), kept, strict=True):
+            now[rows[worse]] = before[worse]
+
+    def step(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Take the step from other states in the place of those of these indices."""
+        return _take(self.field, x, self.start[rows], self.h[rows], self.tableau)
+
+    def look(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell what states miss, and by how much."""
+        missed = self.end[rows] - self.step(x, rows)
+        return missed, missed.norm(dim=-1).nan_to_num(torch.inf)
+
+    def move(self, rows: Tensor, by: Tensor) -> Tensor:
+        """Move states that come closer so, and return what is left of each error."""
+        found, before = self.found[rows] + by, self.error[rows]
+        missed, error = self.look(found, rows)
+        closer = error < before
+        for kept, new in ((self.found, found), (self.missed, missed), (self.error, error)):
+            kept[rows[closer]] = new[closer]
+        return torch.where(closer, error / before, torch.inf)
+
+    def newton_step(self, rows: Tensor) -> Tensor:
+        """Solve J s = missed by least squares among products of J with what is missed."""
+        x, missed = self.found[rows], self.missed[rows]
+        value = self.end[rows] - missed
+        size = torch.finfo(x.dtype).eps ** 0.5 * x.norm(dim=-1, keepdim=True).clamp(min=1)
+        directions = [normalize(missed, dim=-1)]
+        images: list[Tensor] = []
+        for _ in range(min(x.shape[1], _N_DIRECTIONS)):
+            image = (self.step(x + size * directions[-1], rows) - value) / size
+            images.append(image.nan_to_num(0, 0, 0))
+            basis = torch.stack(directions, -1)
+            rest = images[-1]
+            for _ in range(2):  # once leaves rounding errors of the others' size
+                rest = rest - (basis @ (basis.mT @ rest.unsqueeze(-1))).squeeze(-1)
+            directions.append(normalize(rest, dim=-1))
+        share = torch.linalg.pinv(torch.stack(images, -1)) @ missed.unsqueeze(-1)
+        return (torch.stack(directions[:-1], -1) @ share).squeeze(-1)
 
 
-def _accelerate(step: Step, found: Tensor, x: Tensor, tol: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Go on by Anderson's acceleration: move as if what is missed were linear in the state.
-
-    Returns the best states met, by how far they miss, and how often the step was taken.
-    """
-    now, best, error = found, found, x.new_full((len(x),), torch.inf)
-    states: list[Tensor] = []
-    misses: list[Tensor] = []
-    n_steps = 0
-    while n_steps < _N_ACCELERATED and not (error <= tol).all():
-        states, misses = [*states, now][-_N_REMEMBERED:], [*misses, x - step(now)][-_N_REMEMBERED:]
-        n_steps += 1
-        distance = misses[-1].norm(dim=-1)
-        best = torch.where((distance < error).unsqueeze(-1), now, best)
-        error = error.minimum(distance)
-        move = misses[-1] if n_steps == 1 else _secant_move(states, misses)
-        now = now + torch.where(move.isfinite().all(-1, keepdim=True), move, 0)
-    return best, error, n_steps
-
-
-def _secant_move(states: list[Tensor], misses: list[Tensor]) -> Tensor:
-    """Move by what is missed last, less what earlier changes of both say will be missed."""
-    moved, changed = (torch.stack(parts, -1).diff(dim=-1) for parts in (states, misses))
-    gram = changed.mT @ changed
-    ridge = 1e-10 * gram.diagonal(dim1=-2, dim2=-1).sum(-1) + 1e-30  # of parallel changes
-    gram.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
-    share, _ = torch.linalg.solve_ex(gram, changed.mT @ misses[-1].unsqueeze(-1))
-    return misses[-1] - ((moved + changed) @ share).squeeze(-1)
-
-
-class ChangeOfVariables(NamedTuple):
-    """Where states came from, and how volumes changed on the way.
+class Volumes(NamedTuple):
+    """How steps change volumes.
 
     Attributes
     ----------
-    x : Tensor of shape (n, d)
-        States at the first time of the grid.
     log_det : Tensor of shape (n,)
-        Logarithm of the absolute determinant of the map from there, summed over its steps.
+        Logarithm of the absolute determinant of the Jacobian of all steps together.
     folded : bool Tensor of shape (n,)
-        Whether a step turned space over there: it then maps other states to the same point.
-    reached : bool Tensor of shape (n,)
-        Whether the state found is carried to the one given.
+        Whether a step turned space over: it then carries other states to the same point.
     """
 
-    x: Tensor
     log_det: Tensor
     folded: Tensor
-    reached: Tensor
 
 
 @torch.inference_mode(False)
-def change_of_variables(
-    velocity: Velocity,
-    x: Tensor,
-    t: Tensor,
-    *,
-    method: str = "euler",
-    tol: float = 1e-9,
-    max_iter: int = 50,
-) -> ChangeOfVariables:
-    r"""Undo :func:`integrate` exactly, and account for volumes.
+@torch.enable_grad()
+def volumes(
+    velocity: Velocity, x: Tensor, t: Tensor, *, method: str | Sequence[str] = "euler"
+) -> Volumes:
+    r"""Measure how the steps of :func:`integrate` change volumes.
 
-    Every step :math:`x' = F(x)` is undone by Newton's method, shortened where it would not come
-    closer, and its Jacobian gives what a density is divided by:
+    A density is divided by them: with :math:`x_{k+1} = F_k(x_k)`
 
-    .. math:: \log p'(x') = \log p(x) - \log|\det \nabla F(x)|.
+    .. math:: \log p_n(x_n) = \log p_0(x_0) - \sum_k \log|\det \nabla F_k(x_k)|.
 
     These are the densities of the steps that are taken, not those of the differential equation
     that they approximate.
@@ -301,22 +349,17 @@ def change_of_variables(
     ----------
     velocity : callable (t, x) -> dx/dt
         As passed to :func:`integrate`; differentiable, and of every state by itself.
-    x : Tensor of shape (n, d)
-        States at the last time of the grid.
-    t : Tensor of shape (n_steps + 1,)
+    x : Tensor of shape (n_steps + 1, n, d)
+        States along the way, as of :class:`Solution`.
+    t : Tensor of shape (n_steps + 1,) or (n_steps + 1, n)
         The grid passed to :func:`integrate`.
-    method : {"euler", "heun", "rk4"}, default="euler"
+    method : {"euler", "heun", "rk4"} or sequence of these, default="euler"
         The method passed to :func:`integrate`.
-    tol : float, default=1e-9
-        Distance from the state given at which the one found is carried to it; of float32
-        states at least 1e-5.
-    max_iter : int, default=50
-        Newton iterations a step, at most.
 
     Returns
     -------
-    ChangeOfVariables
-        States at the first time, log-determinants, and where something is amiss.
+    Volumes
+        Log-determinants, and where something is amiss.
 
     Raises
     ------
@@ -332,77 +375,62 @@ def change_of_variables(
     --------
     >>> import torch
     >>> grid = torch.linspace(0, 1, 11, dtype=torch.float64)
-    >>> growth = change_of_variables(lambda t, x: x, torch.ones(1, 3).double(), grid)
-    >>> growth.log_det / torch.tensor(1.1).log()  # three dimensions, ten steps
+    >>> growth = integrate(lambda t, x: x, torch.ones(1, 3).double(), grid)
+    >>> change = volumes(lambda t, x: x, growth.x, grid)
+    >>> change.log_det / torch.tensor(1.1).log()  # three dimensions, ten steps
     tensor([30.0000], dtype=torch.float64)
     """
-    tableau, t = _checked(velocity, x, t, method)
-    tol = max(tol, 1e-5) if x.dtype == torch.float32 else tol
-    x, log_det = x.clone(), x.new_zeros(len(x))
-    folded, reached = (
-        torch.full_like(log_det, value, dtype=torch.bool) for value in (False, True)
-    )
-    for stop, start in pairwise(t.flip(0)):
-        step = partial(_step, velocity, t=start, h=stop - start, tableau=tableau)
-        x, converged = _undo(step, x, tol, max_iter)
-        sign, change = torch.linalg.slogdet(_value_and_jacobian(step, x)[1])
+    log_det = x.new_zeros(x.shape[1])
+    folded = torch.zeros_like(log_det, dtype=torch.bool)
+    for state, step in zip(x, _plan(t.to(x).clone(), method), strict=False):
+        state = state.detach().clone().requires_grad_()
+        value = _take(velocity, state, *step)
+        rows = [torch.autograd.grad(y.sum(), state, retain_graph=True)[0] for y in value.mT]
+        sign, change = torch.linalg.slogdet(torch.stack(rows, 1))
         log_det, folded = log_det + change, folded | (sign < 0)
-        reached &= converged & change.isfinite()  # where space is pressed flat there is no density
-    return ChangeOfVariables(x, log_det, folded, reached)
+    return Volumes(log_det, folded)
 
 
-def _undo(step: Step, x: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor]:
-    """Find the states that a step carries to `x`, and tell of which it does so."""
-    found, open_ = x.clone(), torch.arange(len(x), device=x.device)
-    for _ in range(max_iter):
-        value, jacobian = _value_and_jacobian(step, found[open_])
-        error = (x[open_] - value).norm(dim=-1)
-        far = ~(error <= tol)
-        open_, value, jacobian, error = open_[far], value[far], jacobian[far], error[far]
-        if not len(open_):
-            break
-        move = _solve(jacobian, x[open_] - value)
-        found[open_] = _come_closer(step, found[open_], move, x[open_], error)
-    converged = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    converged[open_] = False
-    return found, converged
+class _Step(NamedTuple):
+    start: Tensor
+    h: Tensor
+    tableau: _Tableau
 
 
-def _solve(matrix: Tensor, y: Tensor) -> Tensor:
-    """Solve systems of equations, by least squares those that have no solution."""
-    solution, info = torch.linalg.solve_ex(matrix, y.unsqueeze(-1))
-    if (singular := info > 0).any():
-        solution[singular] = torch.linalg.pinv(matrix[singular]) @ y[singular].unsqueeze(-1)
-    return solution.squeeze(-1)
+def _plan(t: Tensor, method: str | Sequence[str]) -> list[_Step]:
+    """List the steps of a grid."""
+    n = len(t) - 1
+    methods: list[Any] = list(method) if isinstance(method, list | tuple) else [method] * n
+    for name in methods or [method]:
+        check_choice(name, "method", METHODS)
+    if len(methods) != n:
+        raise ValueError(f"method must be a name, or one for each of {n} steps, got {method!r}.")
+    tableaus = [_TABLEAUS[name] for name in methods]
+    return list(map(_Step, t[:-1], t.diff(dim=0), tableaus))
 
 
-def _come_closer(step: Step, found: Tensor, move: Tensor, x: Tensor, error: Tensor) -> Tensor:
-    """Move, by half as far and half again where that does not lessen the error."""
-    best, length = found, 1.0
-    worse = torch.ones_like(error, dtype=torch.bool)
-    for _ in range(_N_HALVINGS):
-        trial = found + length * move
-        with torch.no_grad():
-            closer = (x - step(trial)).norm(dim=-1) < error
-        best = torch.where((worse & closer).unsqueeze(-1), trial, best)
-        worse &= ~closer
-        if not worse.any():
-            break
-        length /= 2
-    return best
+def _take(velocity: Velocity, x: Tensor, t: Tensor, h: Tensor, tableau: _Tableau) -> Tensor:
+    t, h = t.expand(len(x)), h.expand(len(x)).unsqueeze(-1)
+
+    def combine(coefficients: tuple[float, ...]) -> Tensor:
+        terms = zip(coefficients, slopes, strict=True)
+        return reduce(torch.add, [k if c == 1 else c * k for c, k in terms if c])
+
+    slopes: list[Tensor] = []
+    for node, coefficients in zip(tableau.nodes, tableau.stages, strict=True):
+        stage = x + h * combine(coefficients) if slopes else x
+        slope = velocity(t + node * h.squeeze(-1), stage)
+        if getattr(slope, "shape", None) != x.shape:
+            raise ValueError(
+                f"velocity(t, x) must return a tensor of the shape of x, {tuple(x.shape)}, got "
+                f"{tuple(getattr(slope, 'shape', ())) or type(slope).__name__}."
+            )
+        slopes.append(slope)
+    return torch.addcmul(x, h, combine(tableau.weights))
 
 
-@torch.enable_grad()
-def _value_and_jacobian(step: Step, x: Tensor) -> tuple[Tensor, Tensor]:
-    x = x.detach().clone().requires_grad_(True)
-    value = step(x)
-    rows = [torch.autograd.grad(y.sum(), x, retain_graph=True)[0] for y in value.unbind(-1)]
-    return value.detach(), torch.stack(rows, 1)
-
-
-def _checked(velocity: Velocity, x: Tensor, t: Tensor, method: str) -> tuple[_Tableau, Tensor]:
-    """Return the tableau of a method and the grid of times in the precision of the states."""
-    check_choice(method, "method", METHODS)
+def _checked(velocity: Velocity, x: Tensor, t: Tensor) -> Tensor:
+    """Return the grid of times in the precision of the states."""
     check_callable(velocity, "velocity", "t and x")
     check_tensor(x, "x")
     check_tensor(t, "t")
@@ -414,24 +442,4 @@ def _checked(velocity: Velocity, x: Tensor, t: Tensor, method: str) -> tuple[_Ta
         )
     if not t.isfinite().all():
         raise ValueError("t must hold finite times, got NaN or infinity.")
-    return _TABLEAUS[method], t.to(x)
-
-
-def _step(velocity: Velocity, x: Tensor, t: Tensor, h: Tensor, tableau: _Tableau) -> Tensor:
-    h = h.expand(len(x)).unsqueeze(-1)
-    slopes: list[Tensor] = []
-    for node, coefficients in zip(tableau.nodes, tableau.stages, strict=True):
-        stage = x + h * _combine(coefficients, slopes) if slopes else x
-        slope = velocity(t + node * h.squeeze(-1), stage)
-        if getattr(slope, "shape", None) != x.shape:
-            raise ValueError(
-                f"velocity(t, x) must return a tensor of the shape of x, {tuple(x.shape)}, got "
-                f"{tuple(getattr(slope, 'shape', ())) or type(slope).__name__}."
-            )
-        slopes.append(slope)
-    return torch.addcmul(x, h, _combine(tableau.weights, slopes))
-
-
-def _combine(coefficients: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    terms = [k if c == 1 else c * k for c, k in zip(coefficients, slopes, strict=True) if c]
-    return reduce(torch.add, terms)
+    return t.to(x)

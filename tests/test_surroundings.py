@@ -132,7 +132,7 @@ def algorithms(tmp_path):
         for learned in (flow, both):
             yield from (learned.forward(XS), learned.path(XS).x, learned.backward(YS).x)
             yield learned.velocity(XS[:, 0].clamp(0, 0.4), XS)
-        yield flow.change_of_variables(YS[:5]).log_det
+        yield flow.volumes(flow.path(XS[:5]).x).log_det
 
 
 def transports(tmp_path):
@@ -186,7 +186,7 @@ def steps(tmp_path):
     for method in ode.METHODS:
         there = ode.integrate(field, x, grid, method=method).x
         yield from (there, ode.invert(field, there[-1], grid, method=method, tol=1e-9).x)
-        yield ode.change_of_variables(field, there[-1], grid, method=method).log_det
+        yield ode.volumes(field, there, grid, method=method).log_det
 
 
 def training(tmp_path):

@@ -37,7 +37,7 @@ class Map(Protocol):
         """Return all states on the way."""
 
     def backward(self, x: Tensor) -> Inverse:
-        """Return the way back."""
+        """Return the way back, and how far from the points it leads from there."""
 
 
 class Learned(NamedTuple):

@@ -38,14 +38,7 @@ from sknsgf.networks import (
     go_on_with,
     suit_rate,
 )
-from sknsgf.ode import (
-    ChangeOfVariables,
-    Inverse,
-    Solution,
-    change_of_variables,
-    integrate,
-    invert,
-)
+from sknsgf.ode import Inverse, Solution, Volumes, integrate, invert, volumes
 from sknsgf.training import Training
 
 _TOL = 5e-3  # marginal error of simulations; the network's own error is several times larger
@@ -116,7 +109,12 @@ class SinkhornMap:
         Tensor of shape (n, d)
             Velocities.
         """
-        u = self._free_velocity(t, x)
+        return self._hold(t, x, self._free_velocity(t, x))
+
+    def _free_velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.network(t.clamp(max=self.t_last), x)
+
+    def _hold(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:
         if self.hull is None:
             return u
         t_left = 1 - t.clamp(max=self.t_last).unsqueeze(-1)
@@ -140,9 +138,6 @@ class SinkhornMap:
         step = self.t_end - self.t_last
         return max(1 - self.pace * step, 0.0) ** (t / step)
 
-    def _free_velocity(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.network(t.clamp(max=self.t_last), x)
-
     @undisturbed
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -158,9 +153,9 @@ class SinkhornMap:
         Tensor of shape (n, d)
             Where they end.
         """
-        for times, method in self._pieces(x):
-            x = integrate(self.velocity, x, times, method=method, all_states=False).x[-1]
-        return x
+        grid = self._grid(x)
+        end = integrate(self.velocity, x, grid, method=self._methods, all_states=False).x[-1]
+        return self._draw_in(end)
 
     @undisturbed
     @torch.no_grad()
@@ -177,11 +172,9 @@ class SinkhornMap:
         Solution
             Times, states, and the number of function evaluations.
         """
-        (times, method), (last, euler) = self._pieces(x)
-        first = integrate(self.velocity, x, times, method=method)
-        second = integrate(self.velocity, first.x[-1], last, method=euler)
-        t, states = (torch.cat([a, b[1:]]) for a, b in ((first.t, second.t), (first.x, second.x)))
-        return Solution(t, states, first.nfe + second.nfe)
+        way = integrate(self.velocity, x, self._grid(x), method=self._methods)
+        way.x[-1] = self._draw_in(way.x[-1])
+        return way
 
     @undisturbed
     @torch.no_grad()
@@ -191,62 +184,81 @@ class SinkhornMap:
         Parameters
         ----------
         x : Tensor of shape (n, d)
-            Points at the end of the flow.
+            Points at the end of the flow. Those that it never leads to, beyond the hull, are
+            taken back from its edge.
 
         Returns
         -------
         Inverse
-            Times and states from the end to the start, and by how much they miss.
+            Times and states from the end to the start, and how far from `x` it leads from there.
         """
-        (times, method), (last, euler) = self._pieces(x)
-        if self.hull is not None and self.t_end == 1:
-            x = self.hull.to(x).draw_in(x)
+        inside = self._draw_in(x)
         # The field that is held leads back from the hull in small steps alone.
-        solve = partial(invert, self.velocity, tol=inverse_tol(x), guide=self._free_velocity)
-        first = solve(x, last, method=euler)
-        second = solve(first.x[-1], times, method=method)
-        return Inverse(
-            torch.cat([first.t, second.t[1:]]),
-            torch.cat([first.x, second.x[1:]]),
-            first.nfe + second.nfe,
-            first.error.maximum(second.error),
-        )
+        guide = None if self.hull is None else self._free_velocity
+        grid = self._grid(x)
+        back = invert(self.velocity, inside, grid, method=self._methods, guide=guide)
+        return back._replace(error=back.error + (inside - x).norm(dim=-1))
 
     @undisturbed
-    def change_of_variables(self, x: Tensor) -> ChangeOfVariables:
-        """Return where points came from, and how volumes changed on the way.
+    def volumes(self, states: Tensor) -> Volumes:
+        """Measure how volumes change along the flow.
+
+        Parameters
+        ----------
+        states : Tensor of shape (n_states, n, d)
+            States from the start to the end.
+
+        Returns
+        -------
+        Volumes
+            Of all steps together.
+        """
+        return volumes(self.velocity, states, self._grid(states), method=self._methods)
+
+    @undisturbed
+    @torch.no_grad()
+    def is_held(self, x: Tensor) -> Tensor:
+        """Tell which points would move otherwise if velocities were not held.
 
         Parameters
         ----------
         x : Tensor of shape (n, d)
-            Points at the end of the flow.
+            Points of the source.
 
         Returns
         -------
-        ChangeOfVariables
-            Of all steps together.
+        bool Tensor of shape (n,)
+            Whether a velocity was changed anywhere on the way.
         """
-        pieces = []
-        for times, method in reversed(self._pieces(x)):
-            pieces.append(change_of_variables(self.velocity, x, times, method=method))
-            x = pieces[-1].x
-        last, first = pieces
-        return ChangeOfVariables(
-            x,
-            first.log_det + last.log_det,
-            first.folded | last.folded,
-            first.reached & last.reached,
-        )
+        held = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
-    def _pieces(self, x: Tensor) -> list[tuple[Tensor, str]]:
-        """Return times and methods: past the last simulated time the flow is one straight step."""
+        def velocity(t: Tensor, x: Tensor) -> Tensor:
+            free = self._free_velocity(t, x)
+            u = self._hold(t, x, free)
+            held.logical_or_((u != free).any(-1))
+            return u
+
+        integrate(velocity, x, self._grid(x), method=self._methods, all_states=False)
+        return held
+
+    def _draw_in(self, x: Tensor) -> Tensor:
+        """Bring ends that nothing leads to, but for rounding, to where the flow may end."""
+        lands = self.t_end == 1 and self.pace is None
+        return x if self.hull is None or not lands else self.hull.to(x).draw_in(x)
+
+    def _grid(self, x: Tensor) -> Tensor:
         # One simulated step is one straight step, however many are asked for.
         n = self.n_steps if self.t_last > 0 else 1
         grid = torch.linspace(0, self.t_end, n + 1, dtype=x.dtype, device="cpu")
         if grid[-2] > self.t_last:
             grid[:-1] = torch.linspace(0, self.t_last, n, dtype=x.dtype, device="cpu")
-        grid = grid.to(x.device)
-        return [(grid[:-1], self.method), (grid[-2:], "euler")]
+        return grid.to(x.device)
+
+    @property
+    def _methods(self) -> list[str]:
+        """How steps are taken: past the last simulated time the flow is one straight step."""
+        n = self.n_steps if self.t_last > 0 else 1
+        return [self.method] * (n - 1) + ["euler"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -483,8 +495,3 @@ class SinkhornFlow:
 
     def _choose_step_size(self) -> float:
         return self.step_size or 1 - 0.01 ** (1 / self.n_steps)
-
-
-def inverse_tol(x: Tensor) -> float:
-    """Tell how near an inverse comes, in the precision of the points."""
-    return 1e-9 if x.dtype == torch.float64 else 1e-6

@@ -16,7 +16,7 @@ from sknsgf._random import seeded_generator, stream
 from sknsgf._surroundings import undisturbed, without_autocast
 from sknsgf.algorithms._checks import check_counts, check_kind, check_lengths, check_width
 from sknsgf.algorithms._run import Learned, Run, velocity_loss
-from sknsgf.algorithms._sinkhorn_flow import SinkhornFlow, SinkhornMap, inverse_tol
+from sknsgf.algorithms._sinkhorn_flow import SinkhornFlow, SinkhornMap
 from sknsgf.flow import (
     CoupledPairs,
     Ends,
@@ -46,6 +46,8 @@ _N_LARGE = 2**13  # points of each cloud that a large coupling is solved for
 _SPARE_ROWS = 50  # of a source: in fewer, none is spared for measuring switch times
 STRAIGHT_RATE = 3e-3  # of perceptrons: targets of the straight flow are noisier than velocities
 _CHUNK = 2**13  # points moved together
+_N_ENTRIES = 30  # iterations for the time at which a point entered, at most
+_ENTRY_TOL = {torch.float64: 1e-9, torch.float32: 1e-5}
 _NAME = "straight_flow"
 
 
@@ -147,7 +149,7 @@ class TwoPhaseMap:
         """
         near = self.first.forward(x)
         grid = self._grid(self.switch_times(near))
-        return integrate(self.velocity, near, grid, all_states=False).x[-1]
+        return self._draw_in(integrate(self.velocity, near, grid, all_states=False).x[-1])
 
     @undisturbed
     @torch.no_grad()
@@ -167,6 +169,7 @@ class TwoPhaseMap:
         """
         near = self.first.path(x)
         end = integrate(self.velocity, near.x[-1], self._grid(self.switch_times(near.x[-1])))
+        end.x[-1] = self._draw_in(end.x[-1])
         t = torch.cat([_by_point(near), end.t])
         return Solution(t, torch.cat([near.x, end.x]), near.nfe + end.nfe + self._n_predictions)
 
@@ -175,36 +178,30 @@ class TwoPhaseMap:
     def backward(self, x: Tensor) -> Inverse:
         """Return the way back.
 
-        Points leave the straight flow where the predictor first reaches their time, else at its
-        start.
+        Where times are predicted, a point entered the straight flow at the time that is predicted
+        of where it was then. There may be several: the one returned is near the end of the first
+        phase.
 
         Parameters
         ----------
         x : Tensor of shape (n, d)
-            Points at the end of the flow.
+            Points at the end of the flow. Those that it never leads to, beyond the hull, are
+            taken back from its edge.
 
         Returns
         -------
         Inverse
-            Times and states from the end to the start, and by how much they miss.
+            Times and states from the end to the start, and how far from `x` it leads from there.
         """
-        if self.first.hull is not None:
-            x = self.first.hull.to(x).draw_in(x)
-        last = 0.0 if self.predictor is not None else self.switch
-        grid = self._grid(x.new_full((len(x),), last))
-        straight = invert(self.velocity, x, grid, tol=inverse_tol(x), guide=self.network)
-        left, nfe = straight.x[-1], straight.nfe
-        if self.predictor is not None:
-            predicted = torch.stack([self.switch_times(state) for state in straight.x])
-            entered = (predicted >= straight.t).int().argmax(0)
-            left = straight.x[entered, torch.arange(len(x), device=x.device)]
-            nfe += len(grid)
-        near = self.first.backward(left)
+        inside = self._draw_in(x)
+        entry, nfe = self._entry_times(inside)
+        straight = self._straight_back(inside, entry)
+        near = self.first.backward(straight.x[-1])
         return Inverse(
             torch.cat([straight.t, _by_point(near)]),
             torch.cat([straight.x, near.x]),
-            nfe + near.nfe,
-            straight.error.maximum(near.error),
+            nfe + straight.nfe + near.nfe,
+            (self.forward(near.x[-1]) - x).norm(dim=-1),
         )
 
     def way_left(self, t: Any) -> Any:
@@ -226,6 +223,42 @@ class TwoPhaseMap:
         entered = left[n].clip(1e-300)
         left[n:] *= left[n - 1] / entered
         return left
+
+    def _straight_back(self, x: Tensor, entry: Tensor) -> Inverse:
+        guide = None if self.first.hull is None else self.network
+        return invert(self.velocity, x, self._grid(entry), guide=guide)
+
+    def _entry_times(self, x: Tensor) -> tuple[Tensor, int]:
+        """Find by secants when points that have arrived entered, at so many evaluations."""
+        if self.predictor is None:
+            return self.switch_times(x), 0
+        t, nfe = x.new_full((len(x),), self.first.t_end), 0
+        low, high = torch.zeros_like(t), torch.ones_like(t)  # times predicted are between
+        before, missed_before = t.clone(), torch.full_like(t, torch.inf)
+        rows = torch.arange(len(x), device=x.device)
+        for number in range(_N_ENTRIES):
+            back = self._straight_back(x[rows], t[rows])
+            now, missed = t[rows], self.switch_times(back.x[-1]) - t[rows]
+            nfe += back.nfe + 1
+            low[rows] = torch.where(missed > 0, now, low[rows])
+            high[rows] = torch.where(missed > 0, high[rows], now)
+            middle = (low[rows] + high[rows]) / 2
+            secant = now - missed * (now - before[rows]) / (missed - missed_before[rows])
+            good = (secant > low[rows]) & (secant < high[rows])
+            good &= missed.abs() < missed_before[rows].abs() / 2
+            before[rows], missed_before[rows] = now, missed
+            is_open = missed.abs() > _ENTRY_TOL[t.dtype]
+            most = 2.0 ** (number - 4)  # so that a near one is found first
+            step = (torch.where(good, secant, middle) - now).clamp(-most, most)
+            t[rows] = torch.where(is_open, now + step, now)
+            rows = rows[is_open]
+            if not len(rows):
+                break
+        return t, nfe
+
+    def _draw_in(self, x: Tensor) -> Tensor:
+        """Bring ends that nothing leads to, but for rounding, to where the flow may end."""
+        return x if self.first.hull is None else self.first.hull.to(x).draw_in(x)
 
     @property
     def _n_predictions(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -62,6 +63,18 @@ class Hull(NamedTuple):
         nothing = points.new_zeros(())
         return cls(points.mean(0), nothing, points[:0]).joined(points)
 
+    @classmethod
+    def ball(cls, points: Tensor) -> Hull:
+        """Bound points of shape (n, d) by a ball, but for the farthest one in a hundred.
+
+        Of few points it is a little wider than they are, as is the law that they come from.
+        """
+        n, centre = len(points), points.mean(0)
+        distances = (points - centre).norm(dim=1)
+        radius = distances.kthvalue(math.ceil(0.99 * n)).values * (n + 1) / max(1, n - 1)
+        rounding = 4 * torch.finfo(points.dtype).eps * points.norm(dim=1).amax()
+        return cls(centre, radius + rounding, torch.zeros_like(points[:1]))
+
     def joined(self, points: Tensor) -> Hull:
         """Return a hull around the same centre that contains further points (n, d), too."""
         points = torch.cat([self.extremes, points - self.centre])
@@ -118,6 +131,12 @@ class Hull(NamedTuple):
         end = self.centre + kept.unsqueeze(-1) * towards
         held = (end - x[far]) / (left[far] if left.ndim else left)
         return u.index_put((far,), held)
+
+    def is_beyond(self, x: Tensor, most: float) -> Tensor:
+        """Tell which points are beyond so many times its reach."""
+        beyond = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        beyond[self._beyond(x, most)[0]] = True
+        return beyond
 
     def draw_in(self, x: Tensor) -> Tensor:
         """Bring points that no promise leads to, beyond 1.2 times its reach, to 1.05 times it."""

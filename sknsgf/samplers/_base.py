@@ -21,9 +21,10 @@ from sknsgf._arrays import FLOATS, as_given, check_rows, shape_of
 from sknsgf._random import stream
 from sknsgf._surroundings import undisturbed
 from sknsgf.algorithms import Algorithm, Learned, Map, Run
-from sknsgf.flow import Ends, GaussianNoise, Rows, Source, seeded_generator
+from sknsgf.flow import Ends, GaussianNoise, Hull, Rows, Source, seeded_generator
 from sknsgf.samplers._files import FilesMixin
 from sknsgf.samplers._judging import JudgingMixin
+from sknsgf.samplers._moving import ball_around
 from sknsgf.samplers._parameters import SHARED, ParametersMixin, draw_seed, find_device
 from sknsgf.samplers._roles import (
     check_domain,
@@ -38,6 +39,7 @@ from sknsgf.samplers._units import Units
 from sknsgf.samplers._warnings import (
     warn_diverged,
     warn_moved_noise,
+    warn_not_reached,
     warn_of_data,
     warn_repeated_rows,
     warn_taken_target,
@@ -45,8 +47,6 @@ from sknsgf.samplers._warnings import (
 )
 from sknsgf.training import TrainingHistory
 
-_CHUNK_ENTRIES = 2**24  # numbers a batch of trajectories may hold: 64 MB in float32
-_CHUNK_ROWS = 2**11  # whose layers fit in a cache
 NO_COLUMNS = np.empty(0, dtype=np.int64)
 
 Attributes = dict[str, Any]
@@ -183,8 +183,8 @@ class BaseFlowSampler(
     ``_learned_map(dtype)``
         Makes the map of these attributes again, in single or double precision. A map has
         ``forward(x)``, which moves points of shape (n, d), ``path(x)``, which returns a
-        ``sknsgf.ode.Solution``, ``backward(x)``, which returns a ``sknsgf.ode.Inverse``, and
-        ``n_states``, the number of states on a path.
+        ``sknsgf.ode.Solution``, ``backward(x)``, which returns a ``sknsgf.ode.Inverse`` whose
+        `error` tells what was reached, and ``n_states``, the number of states on a path.
 
     And, where needed:
 
@@ -216,6 +216,7 @@ class BaseFlowSampler(
     __metadata_request__fit: ClassVar = {"X_source": UNUSED, "X_target": True}
     __metadata_request__partial_fit: ClassVar = {"X_source": UNUSED, "X_target": True}
     __metadata_request__transform: ClassVar = {"domain": True}
+    __metadata_request__inverse_transform: ClassVar = {"return_reached": UNUSED}
     __metadata_request__score: ClassVar = {"X_source": UNUSED}
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = SHARED
@@ -234,9 +235,11 @@ class BaseFlowSampler(
         "_constant": [np.ndarray],
         "_dtype": [Options(np.dtype, {np.dtype(kind) for kind in FLOATS})],
         "_score_seed": [Interval(Integral, 0, None, closed="left")],
+        "_source_ball": [None, Hull],
     }
     history_: Any
     _constant: NDArray[np.int64] = NO_COLUMNS  # in files from before there was any
+    _source_ball: Hull | None = None
 
     def __init__(
         self,
@@ -412,6 +415,8 @@ class BaseFlowSampler(
         images = getattr(self, "image_shape", None) is not None
         warn_of_data(rows, target, units, names, images)
         common |= {"device_": device, "_score_seed": stream(seed, "score")}
+        earlier = self._source_ball if warm_start else None
+        common["_source_ball"] = ball_around(common["source_"], seed, earlier)
         ends = Ends(common["source_"], units.inward(target))
         data = X_source, y if X_target is None else X_target
 
@@ -502,6 +507,12 @@ class BaseFlowSampler(
             If `X` is not a finite two-dimensional array of the fitted width, or `domain` is
             neither of the two.
 
+        Warns
+        -----
+        UserWarning
+            If rows lie outside of the source that was fitted, more than one in twenty, or all:
+            2.5 times as far from its mean as 99 % of it.
+
         Notes
         -----
         In a pipeline that ends in a predictor, ``pipe.predict(X_target)`` would carry the target
@@ -523,20 +534,29 @@ class BaseFlowSampler(
         check_domain(domain)
         if domain == "target":
             return as_given(self._check_rows(X).copy(), X)
-        return self._carry(X, backward=False)
+        rows = self._check_rows(X)
+        x = self._from_source(rows)
+        self._warn_of_outside(x)
+        return as_given(self._units.outward(self._move(x), rows.dtype, self._way_left()), X)
 
-    def inverse_transform(self, X: ArrayLike) -> Any:
+    def inverse_transform(self, X: ArrayLike, *, return_reached: bool = False) -> Any:
         """Move target points back to the source: the flow run backwards.
 
         Parameters
         ----------
         X : array-like or Tensor of shape (n_samples, n_features)
             Points of the target distribution.
+        return_reached : bool, default=False
+            Whether to return which rows were found.
 
         Returns
         -------
-        ndarray or Tensor of shape (n_samples, n_features)
+        X_source : ndarray or Tensor of shape (n_samples, n_features)
             The points at time 0.
+        reached : ndarray of shape (n_samples,)
+            Whether `transform`, in the precision of `X`, carries them to `X`: to within 1e-6 of
+            the scale of the target, 1e-3 of float32 rows, or as much of the row's own distance
+            from the target's mean where that is larger. Only if asked for.
 
         Raises
         ------
@@ -545,15 +565,23 @@ class BaseFlowSampler(
         TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
+        Warns
+        -----
+        ConvergenceWarning
+            If no source point was found for some of the rows: what is returned for them is
+            carried elsewhere.
+
         Notes
         -----
-        Every step of `transform` is undone by a fixed-point iteration, at ten times its
-        evaluations, and more where that does not reach. Rows that no source point is moved to,
-        far from all targets, are first brought to the edge of where the flow may end. The last
-        step is close to a projection, which remembers little of where a point came from:
-        `round_trip_error` tells what is lost on your data. Where an
-        NSGFPlusPlus predicts switch times, a point going back leaves the straight flow where the
-        prediction first reaches the time, which need not be where it entered.
+        Every step of `transform` is undone, by a fixed-point iteration where that is fast and by
+        Newton's method elsewhere, at some ten times its evaluations; then it is taken again, to
+        see where it ends. Rows that no source point is moved to, far from all targets, are taken
+        back from the edge of where the flow may end; what is found for them stays near
+        the source.
+
+        The last step is close to a projection, which remembers little of where a point came
+        from: `round_trip_error` tells what is lost on your data. Where an NSGFPlusPlus predicts
+        switch times, several points may be carried to the same place, and any of them is found.
 
         Examples
         --------
@@ -561,10 +589,16 @@ class BaseFlowSampler(
         >>> from sknsgf import NSGFSampler
         >>> X = np.random.default_rng(0).normal(size=(200, 2))
         >>> flow = NSGFSampler(max_iter=200, random_state=0).fit(X, X + 10)
-        >>> flow.inverse_transform([[10.0, 10.0]]).shape
-        (1, 2)
+        >>> X_back, reached = flow.inverse_transform(flow.transform(X), return_reached=True)
+        >>> bool(reached.all())
+        True
         """
-        return self._carry(X, backward=True)
+        rows = self._check_rows(X)
+        x, reached = self._move_back(self._inward(rows, self._way_left()))
+        if not reached.all():
+            warn_not_reached(reached)
+        moved = as_given(self._units.outward(x, rows.dtype, left=1), X)
+        return (moved, reached.numpy()) if return_reached else moved
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
         """Draw new target points: source points, transformed.
@@ -643,6 +677,11 @@ class BaseFlowSampler(
         TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
 
+        Warns
+        -----
+        UserWarning
+            If rows lie outside of the source that was fitted, as of `transform`.
+
         Notes
         -----
         Holds all states of all points at once; pass as many points as you want to draw.
@@ -658,10 +697,12 @@ class BaseFlowSampler(
         ((11, 7, 2), 10)
         """
         rows = self._check_rows(X)
-        x = self._inward(rows, left=1)
+        x = self._from_source(rows)
+        self._warn_of_outside(x)
         solution = self.learned_map(x.dtype).path(x.to(self.device_))
         times = solution.t.cpu().numpy()
         states = self._units.outward(solution.x, rows.dtype, self._way_left(times))
+        states[0] = rows
         return Trajectory(states, times, solution.nfe)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -672,48 +713,11 @@ class BaseFlowSampler(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    @property
-    def _units(self) -> Units:
-        # In files from before the source had an origin of its own it is the target's.
-        return Units(self.mean_, self.scale_, vars(self).get("source_origin_", self.mean_))
-
-    def _way_left(self, t: Any = 1.0) -> Any:
-        """Tell what is left of the way between the origins; if no time is given, at the end."""
-        return 1 - t
-
-    def _carry(self, X: Any, *, backward: bool) -> Any:
-        rows = self._check_rows(X)
-        start, end = (self._way_left(), 1.0) if backward else (1.0, self._way_left())
-        x = self._move(self._inward(rows, start), backward=backward)
-        return as_given(self._units.outward(x, rows.dtype, end), X)
-
     def _make_samples(self, x: Tensor, dtype: np.dtype) -> NDArray:
         """Carry standardised source points to the target, and leave no noise where it has none."""
         rows = self._units.outward(self._move(x), dtype, self._way_left())
         rows[:, self._constant] = self.mean_[self._constant]
         return rows
-
-    @undisturbed
-    def _move(self, x: Tensor, *, backward: bool = False) -> Tensor:
-        """Move standardised rows along the flow, some at a time."""
-        learned = self.learned_map(x.dtype)
-        n_states = learned.n_states if backward else 1
-        moved = []
-        for part in self._chunks(x, n_states):
-            part = part.to(self.device_)
-            moved.append(
-                (learned.backward(part).x[-1] if backward else learned.forward(part)).cpu()
-            )
-        return torch.cat(moved)
-
-    def _chunks(self, x: Tensor, n_states: int) -> tuple[Tensor, ...]:
-        """Split rows so that neither states nor the layers of a network fill the memory."""
-        return x.split(max(1, min(_CHUNK_ROWS, _CHUNK_ENTRIES // (x.shape[1] * n_states))))
-
-    def _inward(self, rows: NDArray, left: float) -> Tensor:
-        """Standardise rows in their own precision."""
-        double = rows.dtype == np.float64 and self.device_.type != "mps"
-        return self._units.inward(rows, torch.float64 if double else torch.float32, left)
 
     def _check_rows(self, X: Any) -> NDArray:
         check_is_fitted(self)

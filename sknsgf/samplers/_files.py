@@ -12,7 +12,7 @@ from torch import nn
 
 from sknsgf._persistence import read_archive, refusing, write_archive
 from sknsgf._surroundings import undisturbed
-from sknsgf.flow import GaussianNoise, Rows
+from sknsgf.flow import GaussianNoise, Hull, Rows
 from sknsgf.networks import ByValue
 from sknsgf.samplers._parameters import find_device
 from sknsgf.samplers._saving import Packer, Unpacker, find_left_out, is_history, is_sound_array
@@ -29,6 +29,7 @@ class FilesMixin:
     source_: Any
     history_: Any
     _constant: NDArray[np.int64]
+    _source_ball: Hull | None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes; networks so that those of a clone pickle and hash alike."""
@@ -164,6 +165,7 @@ class FilesMixin:
             and bool(np.isin(self._constant, np.arange(d)).all()),
             "feature_names_in_": len(getattr(self, "feature_names_in_", range(d))) == d,
             "history_": all(map(is_history, histories.values())),
+            "_source_ball": self._source_ball is None or self._source_ball.is_sound(d),
         }
 
     def _is_source_sound(self) -> bool:

@@ -12,27 +12,26 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sknsgf.flow import Rows, seeded_generator
+from sknsgf.samplers._moving import MovingMixin
 from sknsgf.samplers._parameters import resolve_blur
 from sknsgf.samplers._roles import check_source_and_target
 from sknsgf.samplers._units import Units
-from sknsgf.samplers._warnings import warn_approximate_score, warn_seen_target
+from sknsgf.samplers._warnings import (
+    warn_approximate_score,
+    warn_not_reached,
+    warn_seen_target,
+)
 from sknsgf.sinkhorn import sinkhorn_divergence
 
 
-class JudgingMixin:
+class JudgingMixin(MovingMixin):
     """Methods of a sampler that compare what it moves, or draws, with the target."""
 
-    mean_: NDArray[np.float64]
-    scale_: float
     score_blur: float | str
     source_: Any
     _score_seed: int
-    _units: Any
     _validate_params: Callable[[], None]
     _check_rows: Callable[[Any], NDArray]
-    _inward: Callable[[NDArray, float], Tensor]
-    _move: Callable[..., Tensor]
-    _way_left: Callable[..., Any]
     _make_samples: Callable[[Tensor, np.dtype], NDArray]
 
     def score(self, X_source: ArrayLike, y: Any = None, *, X_target: Any = None) -> float:
@@ -172,7 +171,8 @@ class JudgingMixin:
         -------
         ndarray of shape (n_samples,)
             Distances between `X` and ``inverse_transform(transform(X))``, in data units. The
-            spread of the source is what to compare them with.
+            spread of the source is what to compare them with. Rows whose way back was not found
+            are left out, and the array is shorter by so many.
 
         Raises
         ------
@@ -180,6 +180,11 @@ class JudgingMixin:
             If the sampler has not been fitted.
         TypeError, ValueError
             If `X` is not a finite two-dimensional array of the fitted width.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If rows are left out, with their number.
 
         Examples
         --------
@@ -190,9 +195,11 @@ class JudgingMixin:
         >>> bool(np.median(flow.round_trip_error(X)) < 0.1)
         True
         """
-        x = self._inward(self._check_rows(X), 1)
-        back = self._move(self._move(x), backward=True)
-        return (back - x).norm(dim=1).double().numpy() * self.scale_
+        x = self._from_source(self._check_rows(X))
+        back, reached = self._move_back(self._move(x))
+        if not reached.all():
+            warn_not_reached(reached, "they are left out")
+        return (back - x)[reached].norm(dim=1).double().numpy() * self.scale_
 
     def _moved_and_target(
         self, X_source: Any, y: Any, X_target: Any, method: str
@@ -204,7 +211,7 @@ class JudgingMixin:
         if rows is None:
             x = self.source_.draw(len(target), seeded_generator(self._score_seed, 0))
             return self._make_samples(x, target.dtype), target
-        x = self._inward(rows, 1)
+        x = self._from_source(rows)
         if isinstance(self.source_, Rows):
             self._warn_of_seen_target(x, self.source_.x, target)
         return self._units.outward(self._move(x), target.dtype, self._way_left()), target

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from torch import nn
+from torch import Tensor, nn
 
 from sknsgf._arguments import check_share
 from sknsgf._arrays import as_given
@@ -389,7 +389,8 @@ class NSGFSampler(BaseFlowSampler):
         -------
         ndarray of shape (n_samples,)
             Logarithms of the density, in data units, as of scikit-learn's density estimators;
-            minus infinity where no source point is carried.
+            minus infinity where no source point is carried, and where velocities on the way
+            there are held back at the edge of the target.
 
         Raises
         ------
@@ -406,23 +407,24 @@ class NSGFSampler(BaseFlowSampler):
             If the flow folds: several source points are then carried to the same place, and
             only one of them is counted.
         ConvergenceWarning
-            If no source point was found for some of the rows.
+            If some of the rows have no density: no source point was found for them, or
+            velocities are held on the way.
 
         Notes
         -----
         The density is that of the steps which `sample` takes, not of the differential equation
         behind them: it is the one that integrates to one over what is sampled, at any
-        `n_sampling_steps` and `ode_method`. With :math:`x_{k+1} = F_k(x_k)` and the units
+        `n_sampling_steps` and `ode_method`, less the share of samples on whose way velocities
+        are held. With :math:`x_{k+1} = F_k(x_k)` and the units
         :math:`X = m + s\,x`,
 
         .. math:: \log p(X) = \log p_0(x_0) - \sum_k \log|\det \nabla F_k(x_k)| - d \log s.
 
-        Steps are undone by Newton's method, and Jacobians are exact in any dimension, at d
-        backward passes of the network a step: nothing is estimated or random. It takes ten to
-        twenty times d the time of a sample. The last step nearly projects, so that densities are
-        peaked: where there are many features they tell more about the flow than about the data.
-        `sample` sets columns that never vary in the target at the very end; the density is that
-        before.
+        Steps are undone as by `inverse_transform`, and Jacobians are exact in any dimension, at
+        d backward passes of the network a step: nothing is estimated or random. The last step
+        nearly projects, so that densities are peaked: where there are many features they tell
+        more about the flow than about the data. `sample` sets columns that never vary in the
+        target at the very end; the density is that before.
 
         There is none in :class:`NSGFPlusPlus`: when a point enters its second phase depends on
         the point, so that its steps are not one map after the other.
@@ -443,14 +445,25 @@ class NSGFSampler(BaseFlowSampler):
         >>> bool(near > far)
         True
         """
-        rows = self._check_rows(X)
-        x = self._units.inward(rows, torch.float64, self._way_left())
+        rows = self._check_rows(X).astype(np.float64, copy=False)
+        x = self._inward(rows, self._way_left())
+        learned = self.learned_map(x.dtype)
+
+        def trace(part: Tensor) -> tuple[Tensor, ...]:
+            back = learned.backward(part.to(self.device_))
+            log_det, folded = learned.volumes(back.x.flip(0))
+            start, reached = self._settle(part, back)
+            held = learned.is_held(back.x[-1])
+            return start, reached, *(tensor.cpu() for tensor in (log_det, folded, held))
+
         size = max(1, _JACOBIAN_ENTRIES // x.shape[1] ** 2)
-        change = self.learned_map(x.dtype).change_of_variables
-        parts = [change(part.to(self.device_)) for part in x.split(size)]
-        x, log_det, folded, reached = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-        warn_no_map(folded & reached, reached)
-        density = torch.where(reached, self.source_.log_density(x) - log_det, -torch.inf)
+        x, reached, log_det, folded, held = map(
+            torch.cat, zip(*map(trace, x.split(size)), strict=True)
+        )
+        reached &= log_det.isfinite()  # where space is pressed flat there is no density
+        warn_no_map(reached, reached & held, reached & folded & ~held)
+        density = self.source_.log_density(x) - log_det
+        density = torch.where(reached & ~held, density, -torch.inf)
         return as_given(density.numpy() - x.shape[1] * math.log(self.scale_), X)
 
     def _way_left(self, t: Any = None) -> Any:

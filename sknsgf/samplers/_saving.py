@@ -173,7 +173,7 @@ class Unpacker:
         """Set the fitted attributes, once they are all there and fit each other."""
         estimator.n_features_in_ = fitted["n_features_in_"]
         values = {name: self._value(value, estimator) for name, value in fitted.items()}
-        optional = {"feature_names_in_", "source_origin_"}
+        optional = {"feature_names_in_", "source_origin_", "_source_ball"}
         optional |= {"_constant", "_hull", "_pace"} if self.version == 1 else set()
         known = estimator.__fitted_kinds__.keys()
         if differing := (values.keys() | optional & known) ^ known:

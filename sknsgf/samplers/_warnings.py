@@ -203,7 +203,27 @@ def warn_approximate_score(marginal_error: float) -> None:
     )
 
 
-def warn_no_map(folded: Tensor, reached: Tensor) -> None:
+def warn_outside(share: float, most: float) -> None:
+    """Tell the user that rows lie where a flow was never trained."""
+    warn_user(
+        f"{share:.0%} of the rows lie outside of the source that was fitted, more than {most:g} "
+        "times as far out as it reaches: the flow knows nothing of them, and where they end says "
+        'little. Fit with a source that covers them; rows of the target pass by domain="target".'
+    )
+
+
+def warn_not_reached(reached: Tensor, so: str = "what is returned for them is not") -> None:
+    """Tell the user of which rows a flow does not say where they came from."""
+    warn_user(
+        f"For {int((~reached).sum())} of {len(reached)} rows no source row was found that is "
+        f"carried there: {so}. Far from all target rows there is none; elsewhere more "
+        "max_iter makes smoother flows, and float64 rows are found more surely. "
+        "inverse_transform(X, return_reached=True) tells which they are.",
+        ConvergenceWarning,
+    )
+
+
+def warn_no_map(reached: Tensor, held: Tensor, folded: Tensor) -> None:
     """Tell the user where a flow is not one to one, and a density not the whole one."""
     if folded.any():
         warn_user(
@@ -215,6 +235,14 @@ def warn_no_map(folded: Tensor, reached: Tensor) -> None:
         warn_user(
             f"For {int((~reached).sum())} of {len(reached)} rows no source point was found that "
             "is carried there: their log-density is -inf. Either they are off what the flow can "
-            "reach, or the network is too rough for Newton's method.",
+            "reach, or the network is too rough for Newton's method: more max_iter makes it "
+            "smoother.",
+            ConvergenceWarning,
+        )
+    if held.any():
+        warn_user(
+            f"{int(held.sum())} of {len(held)} rows are reached only where velocities are held "
+            "back at the edge of the target, and have no density of the flow: their log-density "
+            "is -inf. More max_iter makes flows that end nearer the target rows.",
             ConvergenceWarning,
         )
