@@ -123,12 +123,18 @@ class NetworkSpec:
     @undisturbed
     def _make_own(self, seed: int) -> nn.Module:
         """Copy the user's module or call the factory, and try what came."""
+        shape = tuple((self.n_features,) if self.image_shape is None else self.image_shape)
         with _seeded(seed):
             if isinstance(self.network, nn.Module):
                 made: Any = copy.deepcopy(self.network)
             else:
-                shape = (self.n_features,) if self.image_shape is None else self.image_shape
-                made = _call_factory(self.network, tuple(shape))
+                try:
+                    made = self.network(shape)
+                except TypeError as error:
+                    raise ValueError(
+                        f"network({shape}) failed: {error}. Pass a module, or a callable that "
+                        "takes the shape of a row and returns one."
+                    ) from error
             _check_network(made, self.n_features)
             return made.float()
 
@@ -219,16 +225,6 @@ def _seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(precision)
-
-
-def _call_factory(factory: Callable[[tuple[int, ...]], Any], shape: tuple[int, ...]) -> Any:
-    try:
-        return factory(shape)
-    except TypeError as error:
-        raise ValueError(
-            f"network({shape}) failed: {error}. Pass a module, or a callable that takes the "
-            "shape of a row and returns one."
-        ) from error
 
 
 def _check_images(image_shape: Any, n_features: int) -> None:
