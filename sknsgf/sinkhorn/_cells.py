@@ -34,15 +34,11 @@ def in_cells(points: Tensor, width: float) -> Cells:
     points = points[0]
     coordinates = ((points - points.amin(0)) / width).floor().long()
     # Products that overflow are as good: a hash, by which different cells hardly ever meet.
-    key = (coordinates * _multipliers(coordinates)).sum(-1)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    shape = coordinates.shape[-1:]
+    odd = 2 * torch.randint(2**62, shape, device="cpu", generator=generator) + 1
+    key = (coordinates * odd.to(coordinates.device)).sum(-1)
     _, cell_of, counts = key.unique(return_inverse=True, return_counts=True)
     sums = points.new_zeros(len(counts), points.shape[1]).index_add_(0, cell_of, points)
     counts = counts.to(points).unsqueeze(0)
     return Cells((sums / counts.mT).unsqueeze(0), counts / counts.mean(), cell_of)
-
-
-def _multipliers(coordinates: Tensor) -> Tensor:
-    generator = torch.Generator(device="cpu").manual_seed(0)
-    shape = coordinates.shape[-1:]
-    odd = 2 * torch.randint(2**62, shape, device="cpu", generator=generator) + 1
-    return odd.to(coordinates.device)
