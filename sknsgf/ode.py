@@ -380,9 +380,15 @@ def volumes(
     >>> change.log_det / torch.tensor(1.1).log()  # three dimensions, ten steps
     tensor([30.0000], dtype=torch.float64)
     """
+    check_tensor(x, "x")
+    if x.ndim != 3 or not len(x):
+        raise ValueError(f"x must have shape (n_steps + 1, n, d), got {tuple(x.shape)}.")
+    t = _checked(velocity, x[0], t)
+    if len(x) != len(t):
+        raise ValueError(f"x must hold a state for each of the {len(t)} times, got {len(x)}.")
     log_det = x.new_zeros(x.shape[1])
     folded = torch.zeros_like(log_det, dtype=torch.bool)
-    for state, step in zip(x, _plan(t.to(x).clone(), method), strict=False):
+    for state, step in zip(x[:-1], _plan(t.clone(), method), strict=True):
         state = state.detach().clone().requires_grad_()
         value = _take(velocity, state, *step)
         rows = [torch.autograd.grad(y.sum(), state, retain_graph=True)[0] for y in value.mT]

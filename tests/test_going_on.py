@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -314,3 +315,15 @@ def test_warnings_point_at_the_line_of_the_user(sampler):
         make_pipeline(sampler).fit(X, far)
     for warning in [*caught, *caught_again]:
         assert warning.filename == __file__
+
+
+@BOTH
+@WAYS
+def test_data_elsewhere_is_warned_of(cls, go_on):
+    for X_, Y_, name in ((X, Y + 1000, "target"), (X + 1000, Y, "source"), (X, 100 * Y, "target")):
+        sampler = cls(**TINY).fit(X, Y)
+        with pytest.warns(UserWarning, match=f"The {name} lies .* Fit again"):
+            go_on(sampler, X_, Y_)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*from where it was")
+        go_on(cls(**TINY).fit(X, Y), X + 1, 3 * (Y - Y.mean(0)) + Y.mean(0))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sknsgf.networks import VelocityMLP
-from sknsgf.training import train, velocity_matching_loss
+from sknsgf.training import Training, train, velocity_matching_loss
 
 pytestmark = pytest.mark.gradients
 
@@ -232,6 +232,29 @@ def test_a_training_that_recovers_has_not_diverged(point):
     assert history.loss.max() > history.loss[0]
     assert history.status == "completed"
     assert towards_zero(fitted) < history.loss[0]
+
+
+def test_frozen_and_unused_matrices_stay_as_they_are():
+    class Partly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.frozen = nn.Parameter(torch.ones(2, 2, dtype=torch.float32), requires_grad=False)
+            self.unused = nn.Parameter(torch.ones(2, 2, dtype=torch.float32))
+            self.used = nn.Parameter(torch.ones(2, 2, dtype=torch.float32))
+
+    network = Partly()
+    fitted, _ = train(network, lambda f: (f.used @ f.frozen).square().sum(), **SETTINGS)
+    for matrix in (network.frozen, network.unused, fitted.frozen, fitted.unused):
+        assert (matrix == 1).all()
+    assert (fitted.used != 1).all()
+
+
+def test_a_training_that_has_ended_takes_no_step(point):
+    settings = {"max_iter": 2, "learning_rate": 0.1, "ema_decay": 0.9}
+    training = Training(point, **settings)
+    steps = [training.step(lambda network, _: towards_zero(network)) for _ in range(4)]
+    assert steps == [True, True, False, False]
+    assert training.iteration == 2
 
 
 # Early stopping

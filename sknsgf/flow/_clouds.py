@@ -65,7 +65,7 @@ class Rows:
     """
 
     def __init__(self, x: Tensor):
-        self.x = x
+        self.x = x.detach() if isinstance(x, Tensor) else x  # what else is refused by name later
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw rows.

@@ -38,6 +38,7 @@ from sknsgf.samplers._stages import CallbackSupportMixin, Fit, with_callbacks
 from sknsgf.samplers._units import Units
 from sknsgf.samplers._warnings import (
     warn_diverged,
+    warn_elsewhere,
     warn_moved_noise,
     warn_not_reached,
     warn_of_data,
@@ -409,9 +410,9 @@ class BaseFlowSampler(
             self._check_warm_start(X_source, target if rows is None else rows)
         seed = self._choose_seed(warm_start)
         algorithm: Any = self._algorithm(target.shape[1])
-        units = self._units if warm_start else self._measure_units(rows, target)
+        units = self._measure_units(rows, target, warm_start)
         common = self._begin(X_source, rows, target, units, warm_start)
-        names = common.get("feature_names_in_", range(target.shape[1]))
+        names = [repr(name) for name in common.get("feature_names_in_", ())]
         images = getattr(self, "image_shape", None) is not None
         warn_of_data(rows, target, units, names, images)
         common |= {"device_": device, "_score_seed": stream(seed, "score")}
@@ -432,7 +433,7 @@ class BaseFlowSampler(
             if warm_start:
                 learned = learned._replace(histories=_joined(self.history_, learned.histories))
             for stage, history in learned.histories.items():
-                warn_diverged(history, learned.learning_rates[stage])
+                warn_diverged(stage, history, learned.learning_rates[stage])
             fitted = attributes(learned.map) | _told(learned.histories)
             self._commit(fitted | self._outcome(learned, algorithm, ends, run, fitted))
         return self
@@ -726,7 +727,10 @@ class BaseFlowSampler(
         check_layout(self, X, rows, "X")
         return rows
 
-    def _measure_units(self, rows: NDArray | None, target: NDArray) -> Units:
+    def _measure_units(self, rows: NDArray | None, target: NDArray, warm_start: bool) -> Units:
+        if warm_start:
+            warn_elsewhere(rows, target, self._units)
+            return self._units
         if hasattr(self.source, "sample"):
             rows = UserSource(self.source, Units.of(target)).try_out()
         return Units.of(target, rows)

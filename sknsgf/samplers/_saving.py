@@ -174,7 +174,9 @@ class Unpacker:
         estimator.n_features_in_ = fitted["n_features_in_"]
         values = {name: self._value(value, estimator) for name, value in fitted.items()}
         optional = {"feature_names_in_", "source_origin_", "_source_ball"}
-        optional |= {"_constant", "_hull", "_pace"} if self.version == 1 else set()
+        if self.version == 1:
+            later = {"_constant", "_hull", "_pace"} & estimator.__fitted_kinds__.keys()
+            values = {name: getattr(type(estimator), name) for name in later} | values
         known = estimator.__fitted_kinds__.keys()
         if differing := (values.keys() | optional & known) ^ known:
             _refuse(f"{min(differing)} is missing, or unknown to a {type(estimator).__name__}")

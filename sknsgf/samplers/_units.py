@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_NEAR = 30  # units between the means, which networks and single precision cope with
+NEAR = 30  # units between the means, which networks and single precision cope with
 
 
 class Units(NamedTuple):
@@ -43,7 +43,7 @@ class Units(NamedTuple):
         source_mean, source_scale = measure(source)
         scale = scale or source_scale or 1.0
         way = (source_mean - mean) / scale
-        far = max(1.0, np.abs(way).max() / _NEAR)
+        far = max(1.0, np.abs(way).max() / NEAR)
         return cls(mean, scale, mean + (1 - 1 / far) * scale * way)
 
     def inward(

@@ -12,10 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from sknsgf.flow import Status
-from sknsgf.samplers._units import Units
+from sknsgf.samplers._units import NEAR, Units, measure
 from sknsgf.training import TrainingHistory, TrainingStatus
 
-_INSIDE = ("sknsgf", "sklearn")
+_INSIDE = ("sknsgf", "sklearn", "joblib")
 _FAR = 10  # times the median distance from the mean that the root mean square may be
 _UNSOLVED = 0.01  # share of the transport problems
 _UNEQUAL = 30  # times the range of a narrow column that the widest may have
@@ -23,6 +23,7 @@ _FEW = 20  # rows
 _HEAVY = 0.3  # share of the rows with one value, beyond that in the target
 _MOVED = 0.25  # share of the target's variance in columns with such values
 _LOOKED_AT = 5000  # rows
+_AWAY = 10  # scales that data may be from where it was, or wide
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
@@ -34,9 +35,10 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def warn_of_data(
-    source: NDArray | None, target: NDArray, units: Units, names: Sequence[object], images: bool
+    source: NDArray | None, target: NDArray, units: Units, names: Sequence[str], images: bool
 ) -> None:
     """Tell the user what of their data a flow cannot learn as it is, and what to do."""
+    names = names or [f"column {j}" for j in range(target.shape[1])]
     if min(len(target), len(target if source is None else source)) < _FEW:
         counts = f"{len(target)} rows of the target"
         counts += "" if source is None else f" and {len(source)} of the source"
@@ -51,7 +53,7 @@ def warn_of_data(
         warn_atoms(source, target, names)
 
 
-def warn_unequal_columns(target: NDArray, names: Sequence[object]) -> None:
+def warn_unequal_columns(target: NDArray, names: Sequence[str]) -> None:
     """Tell the user if a few columns are so wide that the others count for nothing."""
     ranges = np.ptp(target.astype(np.float64), axis=0)
     varied = np.flatnonzero(ranges)
@@ -63,13 +65,13 @@ def warn_unequal_columns(target: NDArray, names: Sequence[object]) -> None:
     if ranges[widest] / narrow > _UNEQUAL:
         warn_user(
             f"Columns of the target differ in range by a factor of {ranges[widest] / narrow:.2g}: "
-            f"distances are those of the widest, {names[widest]!r}, and the narrow ones are "
+            f"distances are those of the widest, {names[widest]}, and the narrow ones are "
             "blurred. Scale both clouds first, with a StandardScaler fitted to the target; a "
             "pipeline does so, and its inverse_transform brings samples back."
         )
 
 
-def warn_atoms(source: NDArray, target: NDArray, names: Sequence[object]) -> None:
+def warn_atoms(source: NDArray, target: NDArray, names: Sequence[str]) -> None:
     """Tell the user if source rows are alike where the target varies: no map parts them."""
     source, target = (rows[:: max(1, len(rows) // _LOOKED_AT)] for rows in (source, target))
     heaviest = [[np.unique(c, return_counts=True)[1].max() for c in x.T] for x in (source, target)]
@@ -80,7 +82,7 @@ def warn_atoms(source: NDArray, target: NDArray, names: Sequence[object]) -> Non
         first = int(np.flatnonzero(heavy)[0])
         warn_user(
             f"{heavy.sum()} of {len(heavy)} columns of the source hold one value in many rows, "
-            f"{names[first]!r} in {shares[0][first]:.0%} of them, where the target varies. Equal "
+            f"{names[first]} in {shares[0][first]:.0%} of them, where the target varies. Equal "
             "points cannot be moved apart, so that moved rows vary too little there. Add noise to "
             'such columns, leave them out, or generate from source="gaussian".'
         )
@@ -110,13 +112,29 @@ def warn_unsolved(statuses: Mapping[str, Status]) -> None:
             )
 
 
-def warn_diverged(history: TrainingHistory, learning_rate: float) -> None:
+def warn_elsewhere(source: NDArray | None, target: NDArray, units: Units) -> None:
+    """Tell the user that data to go on with has other units than those that were fitted."""
+    clouds = {"target": (target, units.mean, _AWAY)}
+    if source is not None:
+        clouds["source"] = source, units.source_origin, _AWAY + NEAR
+    for name, (rows, origin, most) in clouds.items():
+        mean, scale = measure(rows)
+        away, wide = np.abs(mean - origin).max() / units.scale, scale / units.scale
+        if away > most or wide > _AWAY:
+            warn_user(
+                f"The {name} lies {away:.2g} scales from where it was at the first fit, and is "
+                f"{wide:.2g} scales wide: the units of that fit stay, and what is so far away is "
+                "not learned in them. Fit again with warm_start=False."
+            )
+
+
+def warn_diverged(stage: str, history: TrainingHistory, learning_rate: float) -> None:
     """Tell the user that training ended early, and what to do."""
     if history.status == TrainingStatus.DIVERGED:
         warn_user(
-            f"{history.status.sentence} What was learned before, in {len(history.loss)} steps at "
-            f"most, is kept. Lower learning_rate={learning_rate:g} or remove far outliers from "
-            "the data.",
+            f"{history.status.sentence} What the {stage.replace('_', ' ')} had learned before, in "
+            f"{len(history.loss)} steps at most, is kept. Lower its learning_rate, which was "
+            f"{learning_rate:g}, or remove far outliers from the data.",
             ConvergenceWarning,
         )
 
@@ -212,7 +230,7 @@ def warn_outside(share: float, most: float) -> None:
     )
 
 
-def warn_not_reached(reached: Tensor, so: str = "what is returned for them is not") -> None:
+def warn_not_reached(reached: Tensor, so: str = "what is returned leads elsewhere") -> None:
     """Tell the user of which rows a flow does not say where they came from."""
     warn_user(
         f"For {int((~reached).sum())} of {len(reached)} rows no source row was found that is "

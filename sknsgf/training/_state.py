@@ -80,7 +80,9 @@ class Training:
         self._parameters = list(network.parameters())
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self._parameters)
         self._matrices: list[Tensor] = [
-            parameter for parameter in self._parameters if parameter.ndim > 1
+            parameter
+            for parameter in self._parameters
+            if parameter.ndim > 1 and parameter.requires_grad
         ]
         self._optimizer = torch.optim.Adam(
             self._parameters, lr=learning_rate, betas=_BETAS, fused=fused
@@ -127,6 +129,8 @@ class Training:
         ValueError
             If the loss is not a scalar with a gradient.
         """
+        if not self.running:
+            return False
         for parameter in self._parameters:
             parameter.grad = None
         value = objective(self.network, self.iteration)
@@ -147,9 +151,9 @@ class Training:
         if length > _CLIP_NORM:
             torch._foreach_mul_(gradients, _CLIP_NORM / length)
         rate = self._rate()
-        if self._matrices:
+        if matrices := [matrix for matrix in self._matrices if matrix.grad is not None]:
             with torch.no_grad():
-                torch._foreach_mul_(self._matrices, 1 - rate * _DECAY)
+                torch._foreach_mul_(matrices, 1 - rate * _DECAY)
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         self._average.update()
