@@ -241,6 +241,7 @@ class _Search:
             self.take_newton_steps(self.still_open(rows))
             for leap in _LEAPS:
                 self.leap(self.still_open(rows), leap)
+        self.move(every, self.missed)  # once more, for digits at no more than an evaluation
         return self.found
 
     def still_open(self, rows: Tensor) -> Tensor:
