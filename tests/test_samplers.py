@@ -812,7 +812,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("rate", [1e3, 1e30])
     def test_divergence_is_reported_with_the_remedy(self, rate):
-        with pytest.warns(ConvergenceWarning, match="sinkhorn flow.*Lower its learning_rate"):
+        with pytest.warns(ConvergenceWarning, match="sinkhorn flow.*Lower learning_rate=1"):
             flow = quick(learning_rate=rate).fit(X_SOURCE, X_TARGET)
         assert flow.history_.status == "diverged"
         untrained = quick(max_iter=1, learning_rate=1e-30).fit(X_SOURCE, X_TARGET)

@@ -133,8 +133,8 @@ def warn_diverged(stage: str, history: TrainingHistory, learning_rate: float) ->
     if history.status == TrainingStatus.DIVERGED:
         warn_user(
             f"{history.status.sentence} What the {stage.replace('_', ' ')} had learned before, in "
-            f"{len(history.loss)} steps at most, is kept. Lower its learning_rate, which was "
-            f"{learning_rate:g}, or remove far outliers from the data.",
+            f"{len(history.loss)} steps at most, is kept. Lower learning_rate={learning_rate:g} "
+            "there, or remove far outliers from the data.",
             ConvergenceWarning,
         )
 
