@@ -15,7 +15,6 @@ from sknsgf.flow import Hull
 
 SMALL = {"hidden_layer_sizes": (32, 32), "max_iter": 100, "random_state": 0}
 PAPER = {"straight_from": "source"}
-TOL = {np.float64: 1e-6, np.float32: 1e-3}
 
 
 def blobs(d):
@@ -41,12 +40,13 @@ TASKS = PLANE | {
 
 
 def misses(flow, found, rows):
-    """How far from rows those found are carried, in units in which they are reached or not."""
+    """How far from rows those found are carried, in units of what is called reached."""
     size = np.linalg.norm((rows - flow.mean_) / flow.scale_, axis=1).clip(1)
+    tol = 1e-6 if rows.dtype == np.float64 else 1e-3 * size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what was not reached may lie anywhere
         again = flow.transform(found)
-    return np.linalg.norm((again - rows).astype(np.float64), axis=1) / flow.scale_ / size
+    return np.linalg.norm((again - rows).astype(np.float64), axis=1) / flow.scale_ / tol
 
 
 def noise(flow, n, seed=1):
@@ -62,13 +62,13 @@ def test_what_is_said_to_be_reached_is_reached(task, n_steps):
     flow = NSGFSampler(source="gaussian", **SMALL).fit(target[::2])
     flow.set_params(n_sampling_steps=n_steps)
     moved = flow.transform(noise(flow, 300))
-    for dtype, tol in TOL.items():
+    for dtype in (np.float64, np.float32):
         for rows, of_target in ((moved.astype(dtype), False), (target[1::2].astype(dtype), True)):
             found, reached = flow.inverse_transform(rows, return_reached=True)
             missed = misses(flow, found, rows)
             assert reached.dtype == bool and reached.shape == (len(rows),)
-            assert missed[reached].max() <= 1.01 * tol
-            assert (missed[~reached] > 0.1 * tol).all()
+            assert missed[reached].max() <= 1.01
+            assert (missed[~reached] > 0.5).all()
             if task in PLANE or not of_target:  # in many columns few rows bound little
                 assert reached.mean() >= 0.99
     if task in PLANE:
@@ -94,7 +94,7 @@ def test_both_phases_are_undone(form, step_size):
     moved = model.transform(make_8gaussians(100, random_state=1))
     found, reached = model.inverse_transform(moved, return_reached=True)
     assert reached.mean() > 0.98
-    assert misses(model, found, moved)[reached].max() <= 1e-6
+    assert misses(model, found, moved)[reached].max() <= 1
 
 
 def nearest(flow, row, n_starts=10000, n_rounds=40):

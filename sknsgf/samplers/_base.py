@@ -556,8 +556,8 @@ class BaseFlowSampler(
             The points at time 0.
         reached : ndarray of shape (n_samples,)
             Whether `transform`, in the precision of `X`, carries them to `X`: to within 1e-6 of
-            the scale of the target, 1e-3 of float32 rows, or as much of the row's own distance
-            from the target's mean where that is larger. Only if asked for.
+            `scale_`, in float32 to within 1e-3 of it or, where that is more, of the row's
+            distance from `mean_`. Only if asked for.
 
         Raises
         ------

@@ -23,7 +23,7 @@ _N_KEPT = 40  # states that looking for where a row came from takes, beside its 
 _N_DRAWN = 1000  # points that tell how far a source reaches that is no array
 _OUTSIDE, _FEW = 2.5, 0.05  # times as far out as the source, and the share that may be
 _INFINITY = 1e9  # times as far out
-_REACHED = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the norm of a row, one at least
+_REACHED, _ROUNDED = 1e-6, 2**13  # in standardised units, and in rounding errors of a row
 
 
 class MovingMixin:
@@ -84,7 +84,8 @@ class MovingMixin:
     def _settle(self, x: Tensor, back: Inverse) -> tuple[Tensor, Tensor]:
         """Tell where rows came from, and whether they did; those that did not stay near."""
         start, error = back.x[-1].cpu(), back.error.cpu()
-        reached = error <= _REACHED[x.dtype] * x.norm(dim=1).clamp(min=1)
+        rounding = torch.finfo(x.dtype).eps * x.norm(dim=1).clamp(min=1)
+        reached = error <= _REACHED + _ROUNDED * rounding
         if self._source_ball is not None:
             near = self._source_ball.to(x).draw_in(start)
             start = torch.where(reached[:, None], start, near)
