@@ -240,7 +240,6 @@ class BaseFlowSampler(
     }
     history_: Any
     _constant: NDArray[np.int64] = NO_COLUMNS  # in files from before there was any
-    _source_ball: Hull | None = None
 
     def __init__(
         self,
@@ -334,8 +333,10 @@ class BaseFlowSampler(
         ConvergenceWarning
             If transport problems stayed unsolved or training diverged, with the remedy.
         UserWarning
-            If outliers set the scale of the data; from an NSGFPlusPlus also if its phases do not
-            share the work.
+            If a flow cannot learn the data as they are: outliers set the scale, columns differ
+            in range, the source holds one value in many rows where the target varies, or there
+            are fewer than twenty rows. From an NSGFPlusPlus also if its phases do not share the
+            work.
 
         Examples
         --------
@@ -376,6 +377,13 @@ class BaseFlowSampler(
             If a parameter or an array cannot be used, if the rows have another width than those
             before, or if the parameters describe another network. The sampler is then left as
             it was.
+
+        Warns
+        -----
+        UserWarning
+            If the data lie far from where they were at the first fit; and as in `fit`.
+        ConvergenceWarning
+            As in `fit`.
 
         Notes
         -----
